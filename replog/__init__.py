@@ -1,0 +1,103 @@
+"""A durable log that several machines agree on.
+
+::
+
+    import replog
+    from raftlog import Raft
+
+    log = replog.open("data/n1", agreement=Raft())
+    offset = log.append(b"hello").result()
+    for record in log.read():
+        print(record.offset, record.data)
+    log.close()
+
+Names are resolved on first use, so that importing an agreement layer loads neither `lmdb` nor `zmq`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replog.agreement import Agreement
+    from replog.config import Limits
+    from replog.errors import (
+        Busy,
+        Closed,
+        ConfigError,
+        Corruption,
+        IdentityRefused,
+        InvariantBroken,
+        NodeStopped,
+        NotAppended,
+        OffsetOutOfRange,
+        OutcomeUnknown,
+        PeerFault,
+        ReplogError,
+        StoreError,
+        StoreFailed,
+        StoreInUse,
+        TooLarge,
+        WrongStore,
+    )
+    from replog.log import Follower, Record, ReplicatedLog, open
+    from replog.pending import Pending
+    from replog.replica.effects import Status
+    from transport.interface import Transport
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Agreement": "replog.agreement",
+    "Follower": "replog.log",
+    "Limits": "replog.config",
+    "Pending": "replog.pending",
+    "Record": "replog.log",
+    "ReplicatedLog": "replog.log",
+    "Status": "replog.replica.effects",
+    "Transport": "transport.interface",
+    "open": "replog.log",
+}
+
+__all__ = [
+    "Agreement",
+    "Busy",
+    "Closed",
+    "ConfigError",
+    "Corruption",
+    "Follower",
+    "IdentityRefused",
+    "InvariantBroken",
+    "Limits",
+    "NodeStopped",
+    "NotAppended",
+    "OffsetOutOfRange",
+    "OutcomeUnknown",
+    "PeerFault",
+    "Pending",
+    "Record",
+    "ReplicatedLog",
+    "ReplogError",
+    "Status",
+    "StoreError",
+    "StoreFailed",
+    "StoreInUse",
+    "TooLarge",
+    "Transport",
+    "WrongStore",
+    "__version__",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'replog' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "replog.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,56 @@
+"""Limits of one node: every queue, frame and window has its bound here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from replog.errors import ConfigError
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+RUN_OVERHEAD_BYTES = 16
+"""More than msgpack adds to a run of one record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one node, in the unit each name ends in. The defaults suit most users."""
+
+    record_bytes_max: int = 8 * MIB - RUN_OVERHEAD_BYTES
+    """A larger record is refused as `TooLarge`."""
+    run_bytes_max: int = 8 * MIB
+    """A larger `append_many` is refused as `TooLarge`."""
+    entry_bytes_max: int = 1 * MIB
+    """An entry takes no further run beyond this; one run may exceed it."""
+    forward_bytes_max: int = 4 * MIB
+    """Bytes a follower has sent to the leader and not yet seen delivered."""
+    forward_runs_max: int = 64
+    """Runs a follower has sent to the leader and not yet seen delivered."""
+    pending_bytes_max: int = 64 * MIB
+    """Bytes of appends waiting in this process; beyond it `append` raises `Busy`."""
+    message_bytes_max: int = 2 * MIB
+    """A message takes no further entry beyond this; one entry may exceed it."""
+    message_entries_max: int = 64
+    """Most entries in one message."""
+    window_bytes_max: int = 64 * MIB
+    """Entries kept in memory for followers and readers that lag a little."""
+    map_bytes_max: int = 64 * GIB
+    """Size of the LMDB map: address space, not disk."""
+    position_delay_ms: int = 50
+    """How long a delivery may stay unwritten when nothing else is written."""
+    retry_ms: int = 200
+    """A forward, read or introduction without progress is sent again after this."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not int or value <= 0:
+                raise ConfigError(f"{field.name} must be a positive integer, not {value!r}")
+        if self.record_bytes_max + RUN_OVERHEAD_BYTES > self.run_bytes_max:
+            raise ConfigError(
+                f"record_bytes_max {self.record_bytes_max} must leave {RUN_OVERHEAD_BYTES} bytes "
+                f"within run_bytes_max {self.run_bytes_max}"
+            )
+        if self.run_bytes_max > 8 * MIB:
+            raise ConfigError(f"run_bytes_max {self.run_bytes_max} exceeds 8 MiB, the wire's limit")

@@ -1,0 +1,102 @@
+"""Every error this library raises, told apart by what the caller may conclude.
+
+* `NotAppended`: the record is certainly not in the log and never will be.
+* `OutcomeUnknown`: the record may or may not be in the log.
+* `StoreError`: this node's disk or directory is at fault.
+* `PeerFault`: a peer sent something it must not send; it is dropped and counted, the node lives on.
+* `InvariantBroken`: this program is at fault; the node stops rather than guess.
+"""
+
+from __future__ import annotations
+
+
+class ReplogError(Exception):
+    """Base of every error of this library."""
+
+
+class ConfigError(ReplogError, ValueError):
+    """An argument or address cannot be used; the message names it and says what to change."""
+
+
+class NotAppended(ReplogError):
+    """The record is certainly not in the log: nothing was given a sequence number."""
+
+
+class Busy(NotAppended):
+    """More bytes are waiting than `pending_bytes_max`, or the disk is at its soft limit.
+
+    Wait with `await log.room()` and try again.
+    """
+
+
+class TooLarge(NotAppended):
+    """A record exceeds `record_bytes_max`, or a run exceeds `run_bytes_max`."""
+
+
+class Closed(NotAppended):
+    """The log is closed or its node has stopped (then `__cause__` tells why)."""
+
+
+class OutcomeUnknown(ReplogError):
+    """The log closed or its node stopped while the record was in flight.
+
+    `appended` is True when the record is known to be in the log and only its offset is unknown.
+    """
+
+    def __init__(self, message: str, *, appended: bool = False) -> None:
+        super().__init__(message)
+        self.appended = appended
+
+
+class NodeStopped(ReplogError):
+    """The node stopped itself; `__cause__` holds the fault."""
+
+
+class OffsetOutOfRange(ReplogError, IndexError):
+    """An offset below the first or beyond the last readable one was asked for."""
+
+    def __init__(self, offset: int, first_offset: int, end_offset: int) -> None:
+        super().__init__(
+            f"offset {offset} is out of range: this log holds offsets {first_offset} to "
+            f"{end_offset - 1}"
+            if end_offset > first_offset
+            else f"offset {offset} is out of range: this log holds no records yet"
+        )
+        self.offset = offset
+        self.first_offset = first_offset
+        self.end_offset = end_offset
+
+
+class StoreError(ReplogError):
+    """The directory or the disk of this node cannot be used."""
+
+
+class StoreInUse(StoreError):
+    """Another process, or another log of this process, has the directory open."""
+
+
+class WrongStore(StoreError):
+    """The directory belongs to another node, cluster, agreement or format version."""
+
+
+class Corruption(StoreError):
+    """Stored bytes do not match their checksum; the message names the file, table and key."""
+
+
+class StoreFailed(StoreError):
+    """A write or sync failed: nothing more is read or written through this store.
+
+    Whether the failed write is on disk is unknown. Open the directory again to find out.
+    """
+
+
+class IdentityRefused(ReplogError):
+    """The other members remember this node by other data: its directory was lost, wiped or copied."""
+
+
+class PeerFault(ReplogError):
+    """A peer sent what the protocol does not allow; the message is dropped and counted."""
+
+
+class InvariantBroken(ReplogError):
+    """A rule that must always hold does not: a fault of this program. The node stops."""

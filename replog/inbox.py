@@ -1,0 +1,172 @@
+"""What applications hand to the node's thread: appends, barriers and questions.
+
+Rules of this file:
+
+1. Order of arrival is kept among appends.
+2. Appends are gathered into ready lists as they come, so the node's work is per batch.
+3. Bytes waiting are bounded by `pending_bytes_max`, counted from `append` to its outcome.
+4. The application adds first and then wakes the node if it sleeps; the node says that it sleeps,
+   looks once more and only then waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from replog.errors import Busy, Closed
+from replog.pending import Pending, fail_all, resolve_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RECORD_COST_BYTES = 64
+"""What a waiting record costs beside its bytes."""
+
+
+class Records(NamedTuple):
+    """Single appends that came one after the other."""
+
+    records: list[bytes]
+    tickets: list[Pending[int]]
+    size: int
+
+
+class PackedRun(NamedTuple):
+    """One `append_many`."""
+
+    body: bytes
+    count: int  # type: ignore[assignment]
+    ticket: Pending[range]
+
+
+class Inbox:
+    """Between the application's threads and the node's."""
+
+    def __init__(self, pending_bytes_max: int, wake: Callable[[], None]) -> None:
+        self.sleeping = False
+        """Set by the node before it waits: whoever adds then wakes it."""
+        self.disk_is_full = False
+        """Set by the node at the store's soft limit: appends raise `Busy`."""
+        self._wake = wake
+        self._bytes_max = pending_bytes_max
+        self._lock = threading.Lock()
+        self._groups: list[Records | PackedRun] = []
+        self._records: list[bytes] = []
+        self._tickets: list[Pending[int]] = []
+        self._records_size = 0
+        self._added_bytes = 0
+        self._finished_bytes = 0
+        self._requests: list[tuple[Callable[[Pending[Any]], None], Pending[Any]]] = []
+        self._waiting_for_room: list[Pending[None]] = []
+        self._closed: BaseException | None = None
+        self._is_closed = False
+
+    # -- the application's side ----------------------------------------------------------------
+
+    def append(self, record: bytes) -> Pending[int]:
+        """Add one record. Raises `Busy` or `Closed`."""
+        pending: Pending[int] = Pending()
+        size = len(record)
+        with self._lock:
+            self._admit(size + RECORD_COST_BYTES)
+            self._records.append(record)
+            self._tickets.append(pending)
+            self._records_size += size
+        if self.sleeping:
+            self._wake()
+        return pending
+
+    def append_run(self, body: bytes, records: int) -> Pending[range]:
+        """Add one packed run. Raises `Busy` or `Closed`."""
+        pending: Pending[range] = Pending()
+        with self._lock:
+            self._admit(len(body) + RECORD_COST_BYTES)
+            self._gather()
+            self._groups.append(PackedRun(body, records, pending))
+        if self.sleeping:
+            self._wake()
+        return pending
+
+    def request(self, run: Callable[[Pending[Any]], None]) -> Pending[Any]:
+        """Have the node's thread call `run(pending)`. Raises `Closed`."""
+        pending: Pending[Any] = Pending()
+        with self._lock:
+            self._check_open()
+            self._requests.append((run, pending))
+        if self.sleeping:
+            self._wake()
+        return pending
+
+    def room(self) -> Pending[None]:
+        """Resolved once half of `pending_bytes_max` is free. Raises `Closed`."""
+        pending: Pending[None] = Pending()
+        with self._lock:
+            self._check_open()
+            self._waiting_for_room.append(pending)
+        self._grant_room()
+        return pending
+
+    def _admit(self, size: int) -> None:
+        self._check_open()
+        waiting = self._added_bytes - self._finished_bytes
+        if waiting and waiting + size > self._bytes_max:
+            raise Busy(
+                f"{waiting} bytes of appends are waiting, {self._bytes_max} are allowed: "
+                f"await log.room() and append again"
+            )
+        if self.disk_is_full:
+            raise Busy(
+                "the store has reached its soft limit: nothing can be appended until space is "
+                "freed; open the directory with a larger map_bytes_max"
+            )
+        self._added_bytes += size
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Closed(
+                "the log is closed" if self._closed is None else f"the node stopped: {self._closed}"
+            ) from self._closed
+
+    # -- the node's side -----------------------------------------------------------------------
+
+    @property
+    def has_items(self) -> bool:
+        """Whether anything waits for the node."""
+        return bool(self._tickets or self._groups or self._requests)
+
+    def take(
+        self,
+    ) -> tuple[list[Records | PackedRun], list[tuple[Callable[[Pending[Any]], None], Pending[Any]]]]:
+        """Everything that arrived since the last call: appends in order, and requests."""
+        with self._lock:
+            self._gather()
+            groups, self._groups = self._groups, []
+            requests, self._requests = self._requests, []
+        return groups, requests
+
+    def finished(self, records: int, size: int) -> None:
+        """Appends of `size` bytes, `records` of them single, have their outcome."""
+        self._finished_bytes += size + records * RECORD_COST_BYTES
+        if self._waiting_for_room:
+            self._grant_room()
+
+    def close(self, cause: BaseException | None = None) -> None:
+        """Refuse everything from here. What was added before is still there to `take`."""
+        with self._lock:
+            self._closed = self._closed or cause
+            self._is_closed = True
+            waiting, self._waiting_for_room = self._waiting_for_room, []
+        fail_all(waiting, Closed("the log is closed"))
+
+    def _gather(self) -> None:
+        if self._records:
+            self._groups.append(Records(self._records, self._tickets, self._records_size))
+            self._records, self._tickets, self._records_size = [], [], 0
+
+    def _grant_room(self) -> None:
+        with self._lock:
+            if 2 * (self._added_bytes - self._finished_bytes) > self._bytes_max:
+                return
+            granted, self._waiting_for_room = self._waiting_for_room, []
+        resolve_all([(pending, None) for pending in granted])

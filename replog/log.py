@@ -1,0 +1,405 @@
+"""`ReplicatedLog`: what applications hold, and `open`, where everything is put together."""
+
+from __future__ import annotations
+
+import atexit
+import random
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import transport as transport_package
+from replog.config import Limits
+from replog.entry import RECORDS_PER_RUN_MAX, check_node_id, pack_run, parse_entry, unpack_records
+from replog.errors import Closed, ConfigError, NodeStopped, OffsetOutOfRange, ReplogError, TooLarge
+from replog.membership import cluster_id
+from replog.node import Node, now_ms
+from replog.pending import Pending
+from replog.recent import Recent
+from replog.replica.replica import Replica
+from transport.frames import FRAME_VERSION, FrameHeader
+from transport.interface import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from os import PathLike
+
+    from replog.agreement import Agreement
+    from replog.entry import Entry
+    from replog.replica.effects import Status
+    from replog.store.interface import Delivered, Store
+    from transport.interface import Transport
+
+    ConnectTransport = Callable[[FrameHeader, Mapping[str, str]], Transport]
+
+READ_BYTES_MAX = 1 << 20
+"""Bytes of entries that one step of a reader holds at most, beyond a single entry."""
+STATUS_SECONDS_MAX = 10.0
+
+if getattr(transport_package, "TRANSPORT_MARKER", None) != "replog.transport/1":
+    raise ImportError(
+        f"{transport_package.__file__} hides the package `transport` of replog: rename that file"
+    )
+
+
+class Record(NamedTuple):
+    """One record of the log."""
+
+    offset: int
+    data: bytes
+    timestamp_ms: int
+    """Wall clock of the leader that took it, in ms since 1970; never falls along the log."""
+
+
+class ReplicatedLog:
+    """A durable log that several machines agree on. Any thread, any event loop.
+
+    Made by `replog.open`. Every call that waits returns a `Pending`: await it in a coroutine, or
+    call its `result` in a thread. Use it as a context manager, plain or async, or `close` it.
+    """
+
+    def __init__(self, node: Node, store: Store, recent: Recent, limits: Limits) -> None:
+        self._node = node
+        self._inbox = node.inbox
+        self._store = store
+        self._recent = recent
+        self._limits = limits
+        self._closed = False
+
+    # -- appending -----------------------------------------------------------------------------
+
+    def append(self, record: bytes) -> Pending[int]:
+        """Append one record, exactly once; its offset, once a quorum of disks holds it.
+
+        Works on every node, leader or not. Raises `TypeError` for anything but bytes, `TooLarge`,
+        `Busy` and `Closed`: the record is then certainly not in the log. The pending ends with
+        `Closed` (certainly not appended) or `OutcomeUnknown` when the log closes or the node stops
+        meanwhile.
+        """
+        if type(record) is not bytes:
+            raise TypeError(f"a record is bytes, not {type(record).__name__}")
+        if len(record) > self._limits.record_bytes_max:
+            self._refuse_record(len(record))
+        return self._inbox.append(record)
+
+    def append_many(self, records: Sequence[bytes]) -> Pending[range]:
+        """Append records as one run: all or nothing, at consecutive offsets, exactly once.
+
+        Raises and ends as `append` does; `TooLarge` also for a run beyond `run_bytes_max` packed
+        bytes or 1,048,576 records.
+        """
+        records = list(records)
+        if set(map(type, records)) - {bytes}:
+            raise TypeError("a record is bytes, and this run holds something else")
+        if not records:
+            raise ValueError("a run holds at least one record")
+        if len(records) > RECORDS_PER_RUN_MAX:
+            raise TooLarge(f"{len(records)} records in a run, {RECORDS_PER_RUN_MAX} are allowed")
+        body = pack_run(records)
+        if len(body) > self._limits.record_bytes_max:
+            longest = max(map(len, records))
+            if longest > self._limits.record_bytes_max:
+                self._refuse_record(longest)
+            if len(body) > self._limits.run_bytes_max:
+                raise TooLarge(
+                    f"a run of {len(body)} packed bytes, {self._limits.run_bytes_max} are allowed: "
+                    f"append it in parts"
+                )
+        return self._inbox.append_run(body, len(records))
+
+    def _refuse_record(self, size: int) -> None:
+        raise TooLarge(
+            f"a record of {size} bytes, {self._limits.record_bytes_max} are allowed: append it in "
+            f"parts"
+        )
+
+    def room(self) -> Pending[None]:
+        """Wait, after `Busy`, until half of `pending_bytes_max` is free again."""
+        return self._inbox.room()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @property
+    def first_offset(self) -> int:
+        """The offset of the first record that can be read."""
+        return 0
+
+    @property
+    def end_offset(self) -> int:
+        """The offset after the last record delivered on this node."""
+        return self._recent.end_offset
+
+    def read(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
+        """Records from offset `start` (default: the first) up to, not including, `stop` (default:
+        the end as of now), as delivered on this node. `barrier` first to see everything committed.
+
+        Raises `OffsetOutOfRange`, at the call, when a bound is below the first offset or beyond the
+        end. The iterator raises `Corruption` for damaged data and `Closed` after `close`.
+        """
+        first, end = self.first_offset, self.end_offset
+        start = first if start is None else start
+        stop = end if stop is None else stop
+        for bound in (start, stop):
+            if not first <= bound <= end:
+                raise OffsetOutOfRange(bound, first, end)
+        self._check_open()
+        return self._records(start, stop)
+
+    def _records(self, position: int, stop: int) -> Iterator[Record]:
+        while position < stop:
+            for record in self._chunk(position):
+                if record.offset >= stop:
+                    return
+                yield record
+                position = record.offset + 1
+
+    def _chunk(self, position: int) -> list[Record]:
+        """At least the record at `position`, which is delivered, and some that follow."""
+        items = self._recent.holding(position)
+        if not items:
+            self._check_open()
+            stored = self._store.delivered(position, READ_BYTES_MAX)
+            items = [(row, parse_entry(entry.data)) for row, entry in stored]
+        records: list[Record] = []
+        size = 0
+        for row, entry in items:
+            records += records_of(row, entry)
+            size += len(entry.data)
+            if size > READ_BYTES_MAX:
+                break
+        return [record for record in records if record.offset >= position]
+
+    def follow(self, start: int | None = None) -> Follower:
+        """Records from offset `start` (default: the first) on, and then as they are delivered:
+        iterate over it with `for` in a thread or `async for` in a coroutine.
+
+        The iteration ends when the log is closed, and raises `NodeStopped` when its node stops.
+        Raises `OffsetOutOfRange` when `start` is below the first offset or beyond the end.
+        """
+        first, end = self.first_offset, self.end_offset
+        start = first if start is None else start
+        if not first <= start <= end:
+            raise OffsetOutOfRange(start, first, end)
+        return Follower(self._chunk, self._recent, start)
+
+    def barrier(self) -> Pending[None]:
+        """Wait until everything committed anywhere before this call can be read here: what follows
+        is a linearizable read (dissertation section 6.4). Raises `Closed`."""
+        return self._inbox.request(self._node.barrier)
+
+    # -- the node ------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """This node as it sees itself now. Raises `Closed`, or `NodeStopped` with its cause."""
+        status: Status = self._inbox.request(self._node.status).result(STATUS_SECONDS_MAX)
+        return status
+
+    def close(self) -> None:
+        """Stop the node and close its directory. Idempotent, from any thread but the node's own
+        (a done callback).
+
+        Appends in flight end with `OutcomeUnknown`, appends not yet on their way with `Closed`.
+        """
+        if self._node.is_own_thread():
+            raise ReplogError("a done callback cannot close the log: close it from another thread")
+        self._closed = True
+        self._node.stop()
+        _open_logs.discard(self)
+
+    def _check_open(self) -> None:
+        if self._node.failure is not None:
+            raise NodeStopped(f"the node stopped: {self._node.failure}") from self._node.failure
+        if self._closed:
+            raise Closed("the log is closed")
+
+    def __enter__(self) -> ReplicatedLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> ReplicatedLog:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Follower:
+    """An endless iterator over records, for one thread or one coroutine."""
+
+    def __init__(
+        self, chunk: Callable[[int], list[Record]], recent: Recent, start: int
+    ) -> None:
+        self._chunk = chunk
+        self._recent = recent
+        self._position = start
+        self._records: list[Record] = []
+        """Read and not yet returned, in reverse."""
+
+    def __iter__(self) -> Follower:
+        return self
+
+    def __next__(self) -> Record:
+        if not self._records:
+            try:
+                self._recent.wait(self._position).result()
+                self._fill()
+            except Closed:
+                raise StopIteration from None
+        return self._records.pop()
+
+    def __aiter__(self) -> Follower:
+        return self
+
+    async def __anext__(self) -> Record:
+        if not self._records:
+            try:
+                await self._recent.wait(self._position)
+                self._fill()
+            except Closed:
+                raise StopAsyncIteration from None
+        return self._records.pop()
+
+    def _fill(self) -> None:
+        records = self._chunk(self._position)
+        self._position = records[-1].offset + 1
+        records.reverse()
+        self._records = records
+
+
+def records_of(row: Delivered, entry: Entry) -> list[Record]:
+    """The records that one entry delivered."""
+    offset, timestamp_ms = row.base_offset, row.timestamp_ms
+    records: list[Record] = []
+    for place in row.accepted:
+        data = unpack_records(entry, place)
+        records += [Record(offset + i, record, timestamp_ms) for i, record in enumerate(data)]
+        offset += len(data)
+    return records
+
+
+_open_logs: weakref.WeakSet[ReplicatedLog] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_forgotten() -> None:
+    for log in list(_open_logs):
+        log.close()
+
+
+def open(  # noqa: A001 - `replog.open` is what users look for
+    path: str | PathLike[str],
+    *,
+    agreement: Agreement,
+    node: str = "n1",
+    members: Mapping[str, str] | None = None,
+    cluster: str = "",
+    limits: Limits | None = None,
+    plaintext: bool = False,
+    connect: ConnectTransport | None = None,
+) -> ReplicatedLog:
+    """Open one member's directory and take part; create it when it is empty or missing.
+
+    `members` maps every member's node id to its address `tcp://host:port`, this node's included;
+    without it the log is local to this node and needs no network. An empty directory is
+    bootstrapped with these members; later the ids must match and the addresses may differ.
+    `cluster` tells clusters with the same member names apart. Binding an address that is not
+    loopback raises unless `plaintext=True` says that the network is trusted. `connect` replaces
+    ZeroMQ: it is called with the frame header and the members, and returns a `replog.Transport`.
+
+    Raises `ConfigError` for arguments and addresses that cannot be used, `StoreInUse` when the
+    directory is open elsewhere, `WrongStore` when it belongs to another node, cluster or agreement,
+    `Corruption` when it is damaged.
+    """
+    from replog.store.lmdb import create_or_open  # noqa: PLC0415 - loads lmdb
+
+    limits = limits or Limits()
+    addresses = _checked_members(node, members, connect, plaintext=plaintext)
+    membership = agreement.membership(set(addresses))
+    store = create_or_open(
+        path,
+        node=node,
+        cluster_id=cluster_id(agreement.name, membership, cluster),
+        agreement=agreement.name,
+        membership=membership,
+        unix_ms=time.time_ns() // 1_000_000,
+        map_bytes_max=limits.map_bytes_max,
+    )
+    try:
+        restoration = store.restore()
+        identity = restoration.identity
+        header = FrameHeader(
+            FRAME_VERSION,
+            identity.cluster_id,
+            identity.agreement,
+            node,
+            identity.store_id,
+            identity.life,
+        )
+        link = (connect or _connect(node, plaintext=plaintext))(header, addresses)
+    except TransportError as error:
+        store.close()
+        raise ConfigError(f"node {node} cannot take part: {error}") from error
+    except BaseException:
+        store.close()
+        raise
+    recent = Recent(restoration.position.offset)
+    replica = Replica(agreement, restoration, limits, now_ms(), random.Random())  # noqa: S311
+    running = Node(
+        replica,
+        store,
+        link,
+        recent,
+        pending_bytes_max=limits.pending_bytes_max,
+        map_bytes_max=limits.map_bytes_max,
+    )
+    running.start()
+    log = ReplicatedLog(running, store, recent, limits)
+    _open_logs.add(log)
+    return log
+
+
+def _checked_members(
+    node: str, members: Mapping[str, str] | None, connect: Any, *, plaintext: bool
+) -> dict[str, str]:
+    """Every check that needs no directory, so that nothing is created for bad arguments."""
+    addresses = dict(members) if members else {node: ""}
+    try:
+        for name in (node, *addresses):
+            check_node_id(name)
+        if node not in addresses:
+            raise ConfigError(
+                f"node {node!r} is not among the members {', '.join(sorted(addresses))}: give this "
+                f"node's own id and address too"
+            )
+        if connect is None and len(addresses) > 1:
+            from transport.address import check_bind, check_peer  # noqa: PLC0415 - not when local
+
+            check_bind(addresses[node], plaintext=plaintext)
+            for peer in addresses.keys() - {node}:
+                check_peer(addresses[peer])
+    except (ValueError, TransportError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(str(error)) from error
+    return addresses
+
+
+def _connect(node: str, *, plaintext: bool) -> ConnectTransport:
+    def connect(header: FrameHeader, addresses: Mapping[str, str]) -> Transport:
+        if len(addresses) == 1:
+            from transport.loopback import LoopbackNetwork  # noqa: PLC0415 - a node of its own
+
+            return LoopbackNetwork().attach(node, header)
+        from transport.zeromq import ZeroMQTransport  # noqa: PLC0415 - loads zmq
+
+        return ZeroMQTransport(
+            node=node,
+            address=addresses[node],
+            peers={peer: at for peer, at in addresses.items() if peer != node},
+            header=header,
+            plaintext=plaintext,
+        )
+
+    return connect

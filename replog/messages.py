@@ -1,0 +1,122 @@
+"""The words both protocols share: introductions, forwarding, reads, digest comparison.
+
+============== ======================= ================================================= ========
+message        from, to                purpose                                           waits for
+============== ======================= ================================================= ========
+Meet           fresh node, every other asks to be bound to its store id                  nothing
+Met            member, fresh node      the store id is bound                             its write
+Refused        member, sender          the sender's store id or life is not the bound    nothing
+Forward        origin, leader          runs to append, one part each                     nothing
+Expected       leader, origin          the next sequence number the leader takes         nothing
+NotLeader      member, origin          who leads, as known here                          nothing
+ReadRequest    node, leader            asks for a confirmed read                         nothing
+ReadAnswer     leader, node            the index the read waits for                      nothing
+CompareDigest  leader, others          the chain's digest at an index                    nothing
+DigestAnswer   follower, leader        the follower's digest at that index               nothing
+Diverged       leader, one node        a majority has another digest: stop               nothing
+============== ======================= ================================================= ========
+
+The sender, its store id and its life stand in each frame's header, not in the message.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from replog.entry import Epoch
+
+
+class Meet(NamedTuple):
+    """A node that may not vote yet asks the other members to bind its store id."""
+
+    store_id: bytes
+
+
+class Met(NamedTuple):
+    """The sender has durably bound the receiver to this store id."""
+
+    store_id: bytes
+
+
+class Refused(NamedTuple):
+    """The sender remembers the receiver by another store id, or by a later life."""
+
+    store_id: bytes
+    """Of the frame that is refused: a node ignores a refusal of anybody else's."""
+    life: int
+    reason: str
+
+
+class Forward(NamedTuple):
+    """Consecutive runs of the sender's producer, one part each."""
+
+    first_sequence: int
+    counts: tuple[int, ...]
+    """Records in each run."""
+
+
+class Expected(NamedTuple):
+    """The leader takes the receiver's records from this sequence number on."""
+
+    life: int
+    next_sequence: int
+    epoch: Epoch
+
+
+class NotLeader(NamedTuple):
+    """The sender does not lead; `leader` is whom it knows, if anyone."""
+
+    leader: str | None
+    epoch: Epoch
+
+
+class ReadRequest(NamedTuple):
+    """Asks the leader for an index that covers everything committed before now."""
+
+    token: int
+
+
+class ReadAnswer(NamedTuple):
+    """Everything committed before the request lies at or below `index`."""
+
+    token: int
+    index: int  # type: ignore[assignment]
+
+
+class CompareDigest(NamedTuple):
+    """The leader's digest after entry `index`."""
+
+    index: int  # type: ignore[assignment]
+    digest: bytes
+
+
+class DigestAnswer(NamedTuple):
+    """The sender's digest after entry `index`."""
+
+    index: int  # type: ignore[assignment]
+    digest: bytes
+    """Empty when the sender does not know it (any more, or yet)."""
+
+
+class Diverged(NamedTuple):
+    """The receiver's digest after entry `index` differs from that of a majority."""
+
+    index: int  # type: ignore[assignment]
+    digest: bytes
+    """What the majority has."""
+
+
+TRUNK_MESSAGES = (
+    Meet,
+    Met,
+    Refused,
+    Forward,
+    Expected,
+    NotLeader,
+    ReadRequest,
+    ReadAnswer,
+    CompareDigest,
+    DigestAnswer,
+    Diverged,
+)
+"""In the fixed order that numbers them on the wire. New ones go to the end."""

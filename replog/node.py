@@ -1,0 +1,311 @@
+"""The threads that move bytes between replica, store, transport and clock. They decide nothing.
+
+Rules of this file:
+
+1. The node's thread owns the replica and the transport; it never touches the disk.
+2. The writer's thread commits batches, in order, as many as wait in one transaction.
+3. The loader's thread reads what the replica asks for.
+4. The first fault of any thread stops the node: every waiter then learns its outcome truthfully,
+   and nothing more is sent, written or acknowledged.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from replog.errors import Closed, NodeStopped, OutcomeUnknown, ReplogError
+from replog.inbox import Inbox, Records
+from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from replog.recent import Recent
+    from replog.replica.effects import Completion, Effects, Load
+    from replog.replica.replica import Replica
+    from replog.store.interface import Batch, Store, StoredEntry
+    from transport.interface import Transport
+
+BATCHES_PER_COMMIT_MAX = 256
+MAP_SOFT_LIMIT = 0.8
+"""The part of the map beyond which nothing is appended: the rest is for votes and compaction."""
+STOP_SECONDS_MAX = 30.0
+"""How long `stop` waits for a commit under way."""
+
+Numbered = tuple[int, "Batch"]
+
+
+def now_ms() -> int:
+    """Monotonic time, for every deadline."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Writer:
+    """The writer's thread: group commit."""
+
+    def __init__(self, name: str, store: Store, report: Callable[[Any], None]) -> None:
+        self._store = store
+        self._report = report
+        self._queue: SimpleQueue[Numbered | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"{name}-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def put(self, batch: Numbered) -> None:
+        """Commit this batch after those before it."""
+        self._queue.put(batch)
+
+    def stop(self) -> None:
+        """Commit what waits and end."""
+        self._queue.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_SECONDS_MAX)
+
+    def _run(self) -> None:
+        try:
+            while (group := self._next_group()) is not None:
+                self._store.commit([batch for _, batch in group])
+                self._report(group[-1][0])
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the node must hear of it
+            self._report(error)
+
+    def _next_group(self) -> list[Numbered] | None:
+        group: list[Numbered] = []
+        item = self._queue.get()
+        try:
+            while item is not None and len(group) < BATCHES_PER_COMMIT_MAX:
+                group.append(item)
+                item = self._queue.get_nowait()
+        except Empty:
+            return group
+        if item is None:
+            if not group:
+                return None
+            self._queue.put(None)
+        else:
+            group.append(item)
+        return group
+
+
+class Loader:
+    """The loader's thread: reads ranges of entries. Started by the first load."""
+
+    def __init__(self, name: str, store: Store, report: Callable[[Any], None]) -> None:
+        self._store = store
+        self._report = report
+        self._queue: SimpleQueue[Load | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"{name}-loader", daemon=True)
+
+    def put(self, load: Load) -> None:
+        """Read this range."""
+        if self._thread.ident is None:
+            self._thread.start()
+        self._queue.put(load)
+
+    def stop(self) -> None:
+        """End after the read under way."""
+        self._queue.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_SECONDS_MAX)
+
+    def _run(self) -> None:
+        try:
+            while (load := self._queue.get()) is not None:
+                found = self._store.entries(load.first, load.last, load.bytes_max)
+                self._report((load.load_id, found))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the node must hear of it
+            self._report(error)
+
+
+class Node:
+    """One running member."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        store: Store,
+        transport: Transport,
+        recent: Recent,
+        *,
+        pending_bytes_max: int,
+        map_bytes_max: int,
+    ) -> None:
+        self.inbox = Inbox(pending_bytes_max, transport.wake)
+        self.failure: BaseException | None = None
+        self._replica = replica
+        self._store = store
+        self._transport = transport
+        self._recent = recent
+        self._map_bytes_soft = int(map_bytes_max * MAP_SOFT_LIMIT)
+        self._reports: deque[int | tuple[int, Sequence[StoredEntry]] | BaseException] = deque()
+        self._positions: deque[tuple[int, int]] = deque()
+        """(batch id, index up to which its rows reach)."""
+        self._stopping = False
+        name = f"replog-{replica.node}"
+        self._writer = Writer(name, store, self._report)
+        self._loader = Loader(name, store, self._report)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to take part."""
+        self._writer.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, write the position, and close store and transport. Idempotent, any thread but the
+        node's own."""
+        self._stopping = True
+        self._transport.wake()
+        self._thread.join(STOP_SECONDS_MAX)
+        if self._thread.is_alive():
+            raise ReplogError(
+                f"the node did not stop within {STOP_SECONDS_MAX} s: its disk may hang; the process "
+                f"can be killed, nothing acknowledged is lost"
+            )
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on the node's thread (in a done callback)."""
+        return threading.current_thread() is self._thread
+
+    # -- the node's thread ---------------------------------------------------------------------
+
+    def _report(self, what: int | tuple[int, Sequence[StoredEntry]] | BaseException) -> None:
+        self._reports.append(what)
+        self._transport.wake()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+        except BaseException as error:  # noqa: BLE001 - kept for whoever asks why the node stopped
+            self.failure = error
+        self._finish()
+
+    def _turn(self) -> None:
+        replica = self._replica
+        self._wait()
+        now = now_ms()
+        while self._reports:
+            self._take_report(now, self._reports.popleft())
+        for received in self._transport.receive():
+            replica.receive(now, *received)
+        self._take_inbox()
+        deadline = replica.deadline
+        if deadline is not None and now >= deadline:
+            replica.tick(now)
+        self._carry_out(replica.step(now, time.time_ns() // 1_000_000))
+
+    def _wait(self) -> None:
+        deadline = self._replica.deadline
+        timeout = None if deadline is None else max(0, deadline - now_ms())
+        self.inbox.sleeping = True
+        if self.inbox.has_items or self._reports or self._stopping:
+            timeout = 0
+        self._transport.wait(timeout)
+        self.inbox.sleeping = False
+
+    def _take_report(
+        self, now: int, report: int | tuple[int, Sequence[StoredEntry]] | BaseException
+    ) -> None:
+        if isinstance(report, BaseException):
+            raise report
+        if isinstance(report, tuple):
+            self._replica.loaded(*report)
+            return
+        self._replica.durable(now, report)
+        through = 0
+        while self._positions and self._positions[0][0] <= report:
+            through = self._positions.popleft()[1]
+        if through:
+            self._recent.drop(through)
+        is_full = self._store.used_bytes() > self._map_bytes_soft
+        self._replica.disk_is_full = self.inbox.disk_is_full = is_full
+
+    def _take_inbox(self) -> None:
+        if not self.inbox.has_items:
+            return
+        groups, requests = self.inbox.take()
+        for group in groups:
+            if isinstance(group, Records):
+                self._replica.submit_records(*group)
+            else:
+                self._replica.submit_run(*group)
+        for run, pending in requests:
+            run(pending)
+
+    def _carry_out(self, effects: Effects) -> None:
+        for to, header, parts, bulk in effects.sends:
+            if not self._transport.send(to, header, parts, bulk=bulk) and bulk:
+                self._replica.lost(to)
+        if effects.batch is not None:
+            position = effects.batch[1].position
+            if position is not None:
+                self._positions.append((effects.batch[0], position.index))
+            self._writer.put(effects.batch)
+        for load in effects.loads:
+            self._loader.put(load)
+        if effects.delivered:
+            self._recent.add(effects.delivered)
+        for completion in effects.completions:
+            self._complete(completion)
+        if effects.barriers:
+            resolve_all([(pending, None) for pending in effects.barriers])
+
+    def _complete(self, completion: Completion) -> None:
+        tickets: Any = completion.tickets
+        base, count = completion.base_offset, completion.count
+        if completion.whole:
+            resolve(tickets[0], range(base, base + count))
+        else:
+            resolve_offsets(tickets, base)
+        self.inbox.finished(len(tickets), completion.size)
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def barrier(self, pending: Pending[Any]) -> None:
+        """On the node's thread: resolve once everything committed before now is delivered here."""
+        self._replica.barrier(pending)
+
+    def status(self, pending: Pending[Any]) -> None:
+        """On the node's thread: resolve with the node's status."""
+        resolve(pending, self._replica.status(Counter(self._transport.drops)))
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        failure = self.failure
+        self.inbox.close(failure)
+        if failure is None:
+            self._writer.put((0, self._replica.final_batch()))
+        self._writer.stop()
+        self._loader.stop()
+        for report in self._reports:
+            if isinstance(report, BaseException):
+                self.failure = failure = failure or report
+        self._store.close()
+        self._transport.close()
+        self._fail_waiters(failure)
+
+    def _fail_waiters(self, failure: BaseException | None) -> None:
+        groups, requests = self.inbox.take()
+        unsequenced, open_ones, barriers = self._replica.drain()
+        for group in groups:
+            unsequenced += group.tickets if isinstance(group, Records) else [group.ticket]
+        reason = "the log was closed" if failure is None else f"the node stopped: {failure}"
+        refused = Closed(f"{reason}; the record is not in the log")
+        unknown = OutcomeUnknown(
+            f"{reason} while the record was in flight: it may or may not be in the log; read the "
+            f"log from where you know it, or append it again only if a double does no harm"
+        )
+        stopped = Closed(reason) if failure is None else NodeStopped(reason)
+        refused.__cause__ = unknown.__cause__ = stopped.__cause__ = failure
+        waiting: Any = (unsequenced, open_ones, [*barriers, *[pending for _, pending in requests]])
+        for pendings, error in zip(waiting, (refused, unknown, stopped), strict=True):
+            fail_all(pendings, error)
+        self._recent.end(stopped)

@@ -1,0 +1,114 @@
+"""Filling sends and deliveries with bytes: from the window, or from the disk through the host.
+
+Rules of this file:
+
+1. A send takes bytes by (index, epoch); what is neither here nor on the disk under that epoch any
+   more is reported to the core as lost.
+2. At most one load is under way for each peer, and one for delivery.
+3. A send is cut by size; the core is told how far it came.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replog.entry import parse_entry
+from replog.errors import Corruption, PeerFault
+from replog.replica.effects import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from replog.agreement import Core, Send
+    from replog.config import Limits
+    from replog.entry import Entry
+    from replog.replica.window import Window
+    from replog.store.interface import StoredEntry
+
+    SendEntries = Callable[[Send, Sequence[bytes]], None]
+
+
+class Loading:
+    """Loads under way and their results."""
+
+    def __init__(self, core: Core, window: Window, limits: Limits, send: SendEntries) -> None:
+        self._core = core
+        self._window = window
+        self._limits = limits
+        self._send = send
+        self._next_id = 1
+        self._loads: list[Load] = []
+        self._sends: dict[int, Send] = {}
+        self._delivery_load = 0
+        """Id of the load for delivery that is under way; 0 for none."""
+        self._deliverable: dict[int, Entry] = {}
+
+    def take(self) -> list[Load]:
+        """Loads to carry out since the last call."""
+        loads, self._loads = self._loads, []
+        return loads
+
+    def fill(self, send: Send) -> None:
+        """Send with entries from the window, or once they are loaded."""
+        parts: list[bytes] = []
+        size = 0
+        for ref in send.entries:
+            entry = self._window.get(*ref)
+            if entry is None or (parts and size + len(entry.data) > self._limits.message_bytes_max):
+                break
+            parts.append(entry.data)
+            size += len(entry.data)
+        if parts:
+            self._leave(send, parts)
+        elif self._window.at(send.entries[0].index) is not None:
+            self._core.lost(send.to)  # overwritten under another epoch
+        else:
+            load_id = self._load(send.entries[0].index, send.entries[-1].index)
+            self._sends[load_id] = send
+
+    def forget_sends(self) -> None:
+        """The leadership changed: the core does not wait for these reports any more."""
+        self._sends.clear()
+
+    def loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
+        """The answer to a load, from its first index on; empty when that is not on the disk."""
+        if load_id == self._delivery_load:
+            self._delivery_load = 0
+            self._deliverable = {stored.index: _parse(stored) for stored in entries}
+            return
+        send = self._sends.pop(load_id, None)
+        if send is None:
+            return
+        parts = []
+        for ref, stored in zip(send.entries, entries, strict=False):
+            if (stored.index, stored.epoch) != ref:
+                break
+            parts.append(stored.data)
+        if parts:
+            self._leave(send, parts)
+        else:
+            self._core.lost(send.to)
+
+    def take_entry(self, index: int, last: int) -> Entry | None:
+        """A committed entry that is not in the window; None while it is being loaded."""
+        entry = self._deliverable.pop(index, None)
+        if entry is None and not self._delivery_load:
+            self._delivery_load = self._load(index, last)
+        return entry
+
+    def _load(self, first: int, last: int) -> int:
+        load_id = self._next_id
+        self._next_id += 1
+        self._loads.append(Load(load_id, first, last, self._limits.message_bytes_max))
+        return load_id
+
+    def _leave(self, send: Send, parts: Sequence[bytes]) -> None:
+        self._send(send, parts)
+        self._core.sent(send.to, send.entries[len(parts) - 1].index, sum(map(len, parts)))
+
+
+def _parse(stored: StoredEntry) -> Entry:
+    try:
+        return parse_entry(stored.data)
+    except PeerFault as fault:  # nobody sent it: it comes from this node's own disk
+        raise Corruption(f"entry {stored.index} of the log does not parse: {fault}") from fault

@@ -1,0 +1,462 @@
+"""One member's whole behaviour, pure: core, producers, delivery, reads and forwarding in one.
+
+Rules of this file:
+
+1. A replica is a function of its inputs: messages, time, appends, barriers, durable and loaded
+   reports. `step` returns everything it wants done. No clock, socket, file or thread.
+2. One step makes at most one batch; batches are committed in the order of their ids.
+3. A message that promises something leaves only after the batch that holds the last write issued
+   before it is durable.
+4. Delivery follows the commit index, not the own disk.
+5. A peer's fault is dropped and counted. Any other exception stops the node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from replog.agreement import EntryRef, Meta, Restored
+from replog.codec import Codec
+from replog.entry import Kind, Run, make_entry, parse_entry
+from replog.errors import InvariantBroken, PeerFault
+from replog.messages import TRUNK_MESSAGES
+from replog.replica.comparison import Comparison
+from replog.replica.delivery import Delivery
+from replog.replica.effects import Completion, Effects, Outgoing, Status, Ticket
+from replog.replica.intake import Intake
+from replog.replica.introduction import Introduction
+from replog.replica.loading import Loading
+from replog.replica.origin import Origin
+from replog.replica.reads import Reads
+from replog.replica.trunk import Parts, Trunk
+from replog.replica.window import Window
+from replog.store.interface import Batch, StoredEntry, StoredWrite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from replog.agreement import Agreement, Message, Ready, Send, Write
+    from replog.config import Limits
+    from replog.entry import Entry
+    from replog.store.interface import Delivered, Restoration
+
+ROUNDS_PER_STEP_MAX = 64
+"""Bounds the work of one step."""
+GATED_MESSAGES_MAX = 4096
+"""Messages that wait for the disk; more are dropped, as if lost on the way."""
+
+
+class _Issued(NamedTuple):
+    """A batch on its way to the disk."""
+
+    batch_id: int
+    last_write_id: int
+    """0 when it holds none of the core's writes."""
+    first_index: int
+    """The lowest entry it writes; 0 for none."""
+
+
+class Replica:
+    """One member. The host calls inputs as they come, then `step` once per turn."""
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        restoration: Restoration,
+        limits: Limits,
+        now: int,
+        random: Random,
+    ) -> None:
+        identity, membership = restoration.identity, restoration.membership
+        restored = Restored(
+            restoration.promise,
+            restoration.epochs,
+            restoration.last_index,
+            restoration.position.index,
+            membership,
+        )
+        self.node = identity.node
+        self.faults: Counter[str] = Counter()
+        self.last_fault = ""
+        """The latest fault of a peer, for whoever looks into it."""
+        self.disk_is_full = False
+        """Set by the host at the store's soft limit: nothing is proposed or accepted any more."""
+        self._identity = identity
+        self._agreement = agreement
+        self._membership = membership
+        self._limits = limits
+        self._first_index = restoration.first_index
+        self._core = agreement.core(identity.node, restored, now, random)
+        self._codec = Codec(agreement.messages)
+        self._window = Window(limits.window_bytes_max)
+        self._loading = Loading(self._core, self._window, limits, self._send_entries)
+        self._delivery = Delivery(restoration.position)
+        self._origin = Origin(identity.node, identity.life, limits)
+        self._intake = Intake(limits)
+        self._reads = Reads(identity.node, self._core, limits.retry_ms)
+        self._comparison = Comparison(identity.node, membership)
+        self._introduction = Introduction(
+            identity, membership.others(identity.node), restoration.peers, done=restoration.introduced
+        )
+        self._trunk = Trunk(
+            Parts(
+                identity=identity,
+                limits=limits,
+                core=self._core,
+                delivery=self._delivery,
+                origin=self._origin,
+                intake=self._intake,
+                reads=self._reads,
+                comparison=self._comparison,
+                introduction=self._introduction,
+                post=self._post,
+                post_after_writes=self._post_after_writes,
+            )
+        )
+        self._leadership = self._core.leadership
+        self._commit_index = restoration.position.index
+        self._position_deadline: int | None = None
+        # Of the step under way
+        self._sends: list[Outgoing] = []
+        self._writes: list[StoredWrite] = []
+        self._delivered: list[tuple[Delivered, Entry]] = []
+        self._completions: list[Completion] = []
+        # Batches issued and not yet durable
+        self._batch_id = 0
+        self._durable_batch = 0
+        self._last_write_id = 0
+        self._batches: deque[_Issued] = deque()
+        self._gated: deque[tuple[int, Outgoing]] = deque()
+
+    # -- inputs --------------------------------------------------------------------------------
+
+    def receive(
+        self, now: int, sender: str, store_id: bytes, life: int, header: bytes, parts: list[bytes]
+    ) -> None:
+        """A frame of another member. A peer's fault is dropped and counted under its class."""
+        refusal = self._introduction.admit(sender, store_id, life)
+        if refusal is not None:
+            self.faults["identity"] += 1
+            self._post(sender, refusal)
+            return
+        try:
+            message, refs = self._codec.decode(header)
+            if isinstance(message, TRUNK_MESSAGES):
+                self._trunk.receive(now, sender, life, message, parts)
+            elif not self._introduction.done:
+                self.faults["not introduced"] += 1
+            elif self.disk_is_full and parts:
+                self.faults["disk full"] += 1
+            else:
+                self._core.receive(now, sender, message, self._arrived(refs, parts))
+        except PeerFault as fault:
+            self.faults["peer fault"] += 1
+            self.last_fault = f"{sender}: {fault}"
+
+    def tick(self, now: int) -> None:
+        """Time has passed; due at `deadline`."""
+        if self._introduction.done:
+            self._core.tick(now)
+
+    def submit_records(self, records: list[bytes], tickets: list[Ticket], size: int) -> None:
+        """Append single records of `size` bytes together; each ticket comes back in a completion."""
+        self._origin.submit_records(records, tickets, size)
+
+    def submit_run(self, body: bytes, count: int, ticket: Ticket) -> None:
+        """Append one packed run of `count` records, all or nothing."""
+        self._origin.submit_run(body, count, ticket)
+
+    def barrier(self, ticket: Ticket) -> None:
+        """Ask for a barrier; its ticket comes back once it holds."""
+        self._reads.barrier(ticket)
+
+    def durable(self, now: int, batch_id: int) -> None:
+        """Every batch up to this id is on disk."""
+        self._durable_batch = batch_id
+        write_id = 0
+        while self._batches and self._batches[0].batch_id <= batch_id:
+            write_id = self._batches.popleft().last_write_id or write_id
+        if write_id:
+            self._core.durable(now, write_id)
+        while self._gated and self._gated[0][0] <= batch_id:
+            self._sends.append(self._gated.popleft()[1])
+
+    def loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
+        """The answer to a `Load`; empty when the range is not there any more."""
+        self._loading.loaded(load_id, entries)
+
+    def lost(self, to: str) -> None:
+        """A bulk message to this peer was refused by the transport."""
+        self._core.lost(to)
+
+    @property
+    def deadline(self) -> int | None:
+        """When the next `tick` and `step` are due at the latest; None: only on input."""
+        deadlines = (
+            self._core.deadline if self._introduction.done else None,
+            self._introduction.deadline,
+            self._origin.deadline,
+            self._reads.deadline,
+            self._comparison.deadline,
+            self._position_deadline,
+        )
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def step(self, now: int, wall_ms: int) -> Effects:
+        """Everything wanted since the last step. `wall_ms` becomes the time of new entries."""
+        for other, meeting in self._introduction.meetings(now):
+            self._post(other, meeting)
+        if self._introduction.done:
+            self._drive(now, wall_ms)
+        self._window.settle()
+        for to, question in self._comparison.questions(now, self._delivery):
+            self._post(to, question)
+        batch = self._take_batch(now)
+        self._window.evict(min(self._delivery.index, self._settled_index()))
+        barriers = self._reads.passed(self._delivery.index)
+        effects = Effects(
+            self._sends, batch, self._loading.take(), self._delivered, self._completions, barriers
+        )
+        self._sends, self._delivered, self._completions = [], [], []
+        return effects
+
+    def _drive(self, now: int, wall_ms: int) -> None:
+        for _ in range(ROUNDS_PER_STEP_MAX):
+            self._watch_leadership(now)
+            self._deliver(now)
+            self._propose(now, wall_ms)
+            for to, request in self._reads.requests(now):
+                self._post(to, request)
+            if not self._core.has_ready():
+                break
+            self._take_ready(now, self._core.ready())
+        for to, forward, bodies in self._origin.forwards(now):
+            self._post(to, forward, bodies)
+
+    def _watch_leadership(self, now: int) -> None:
+        before, after = self._leadership, self._core.leadership
+        if after == before:
+            return
+        self._leadership = after
+        if (after.leader, after.epoch.number) != (before.leader, before.epoch.number):
+            self._intake.close()
+            self._loading.forget_sends()
+            self._origin.follow(after.leader)
+            self._reads.ask_again()
+        self._comparison.schedule(now, self._delivery, leads=self.leads)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node leads, as it sees it."""
+        return self._leadership.leader == self.node
+
+    def _propose(self, now: int, wall_ms: int) -> None:
+        leadership = self._leadership
+        if not self.leads or self.disk_is_full:
+            return
+        if not leadership.first_index:
+            self._propose_entry(Kind.NOOP, (), (), wall_ms)
+            return
+        if not self._intake.is_open:
+            if self._delivery.index < leadership.first_index:
+                return
+            self._intake.open(self._delivery.producers)
+            self._origin.rewind()
+            self._trunk.announce_expected()
+        while self._intake.has_work(self._origin) and not self._gathers():
+            if not self._core.has_room:
+                return
+            taken = self._intake.fill(self._origin)
+            if not taken:
+                return
+            runs, bodies = zip(*taken, strict=True)
+            self._propose_entry(Kind.RECORDS, runs, bodies, wall_ms)
+
+    def _gathers(self) -> bool:
+        """Group commit: while a write of entries is under way, what arrives shares the next one."""
+        under_way = self._writes or any([issued.first_index for issued in self._batches])
+        return bool(under_way) and not self._intake.fills_entry(self._origin)
+
+    def _propose_entry(
+        self, kind: Kind, runs: Sequence[Run], bodies: Sequence[bytes], wall_ms: int
+    ) -> None:
+        entry = make_entry(kind, runs, bodies, wall_ms)
+        ref = self._core.propose(kind, len(entry.data))
+        if ref is None:
+            raise InvariantBroken(f"the core of a leader refused an entry of kind {kind.name}")
+        self._window.stage(ref, entry)
+        if kind is Kind.NOOP:
+            self._leadership = self._core.leadership
+
+    def _take_ready(self, now: int, ready: Ready) -> None:
+        for write in ready.writes:
+            self._take_write(write)
+        for send in ready.sends:
+            self._take_send(send)
+        for state in ready.reads:
+            answer = self._reads.confirmed(state)
+            if answer is not None:
+                self._post(*answer)
+        for token in ready.reads_failed:
+            self._reads.failed(token)
+        self._commit_index = ready.commit_index
+        self._deliver(now)
+
+    def _take_write(self, write: Write) -> None:
+        if write.truncate_from is not None:
+            if write.truncate_from <= self._delivery.index:
+                raise InvariantBroken(f"the core truncates from {write.truncate_from}, delivered")
+            self._window.truncate(write.truncate_from)
+        entries = [
+            StoredEntry(wanted.index, wanted.epoch, self._window.write(wanted).data)
+            for wanted in write.entries
+        ]
+        self._writes.append(StoredWrite(write.promise, write.truncate_from, entries))
+        self._last_write_id = write.write_id
+
+    def _take_send(self, send: Send) -> None:
+        if send.entries:
+            self._loading.fill(send)
+            return
+        self._send_entries(send, ())
+
+    def _send_entries(self, send: Send, entries: Sequence[bytes]) -> None:
+        """Put a core's message on its way with the first of its entries, cut by size."""
+        header = self._codec.encode(send.message, send.entries[: len(entries)])
+        bulk = bool(entries) or type(send.message) not in self._agreement.control_messages
+        outgoing = Outgoing(send.to, header, entries, bulk)
+        self._gate(self._batch_of(send.after_write_id), outgoing)
+
+    # -- delivery ------------------------------------------------------------------------------
+
+    def _deliver(self, now: int) -> None:
+        delivery = self._delivery
+        if delivery.index >= self._commit_index:
+            return
+        while delivery.index < self._commit_index:
+            index = delivery.index + 1
+            entry = self._window.at(index) or self._loading.take_entry(index, self._commit_index)
+            if entry is None:
+                break
+            row = delivery.deliver(index, entry)
+            self._delivered.append((row, entry))
+            self._complete(now, row, entry)
+        if delivery.unwritten and self._position_deadline is None:
+            self._position_deadline = now + self._limits.position_delay_ms
+        self._comparison.schedule(now, delivery, leads=self.leads)
+
+    def _complete(self, now: int, row: Delivered, entry: Entry) -> None:
+        offset = row.base_offset
+        for place in row.accepted:
+            run = entry.runs[place]
+            if run.node == self.node:
+                if run.life > self._identity.life:
+                    raise InvariantBroken(
+                        f"records of a later life of {self.node} are in the log: a copy of this "
+                        f"directory runs elsewhere"
+                    )
+                if run.life == self._identity.life:
+                    self._completions.append(self._origin.delivered(now, run, offset))
+            offset += run.count
+
+    # -- batches and gates ---------------------------------------------------------------------
+
+    def _take_batch(self, now: int) -> tuple[int, Batch] | None:
+        peers = self._introduction.take_changes()
+        introduced = self._introduction.take_newly_done()
+        due = self._position_deadline is not None and now >= self._position_deadline
+        if not (self._writes or peers or introduced or due):
+            return None
+        rows, position = self._delivery.take_rows()
+        self._position_deadline = None
+        writes, self._writes = self._writes, []
+        self._batch_id += 1
+        write_id = self._last_write_id if writes else 0
+        self._batches.append(_Issued(self._batch_id, write_id, _first_index(writes)))
+        return self._batch_id, Batch(writes, rows, position, peers, introduced)
+
+    def final_batch(self) -> Batch:
+        """On close: the position that no batch has carried yet."""
+        rows, position = self._delivery.take_rows()
+        return Batch((), rows, position)
+
+    def drain(self) -> tuple[list[Ticket], list[Ticket], list[Ticket]]:
+        """At the end: tickets of records certainly not in the log, of records whose outcome is
+        open, and of barriers."""
+        unsequenced, open_ones = self._origin.drain()
+        return unsequenced, open_ones, self._reads.drain()
+
+    def _settled_index(self) -> int:
+        """Every entry up to here is on disk."""
+        firsts = [issued.first_index for issued in self._batches if issued.first_index]
+        return min(firsts) - 1 if firsts else self._core.last_index
+
+    def _batch_of(self, write_id: int) -> int:
+        """The batch that makes this write durable; 0 when it is."""
+        if not write_id:
+            return 0
+        for issued in self._batches:
+            if write_id <= issued.last_write_id:
+                return issued.batch_id
+        return self._batch_id + 1 if self._writes else 0
+
+    def _gate(self, batch_id: int, outgoing: Outgoing) -> None:
+        if batch_id <= self._durable_batch:
+            self._sends.append(outgoing)
+        elif len(self._gated) < GATED_MESSAGES_MAX:
+            self._gated.append((batch_id, outgoing))
+        else:
+            self.faults["disk too slow"] += 1
+
+    def _post(self, to: str, message: Message, parts: Sequence[bytes] = ()) -> None:
+        self._sends.append(Outgoing(to, self._codec.encode(message), parts, bool(parts)))
+
+    def _post_after_writes(self, to: str, message: Message) -> None:
+        pending = bool(self._writes) or self._introduction.has_changes
+        outgoing = Outgoing(to, self._codec.encode(message), (), False)
+        self._gate(self._batch_id + 1 if pending else self._batch_id, outgoing)
+
+    def _arrived(self, refs: Sequence[EntryRef], parts: Sequence[bytes]) -> list[Meta]:
+        """Stage the entries beside a message; what the core sees of them."""
+        if len(refs) != len(parts):
+            raise PeerFault(f"{len(parts)} parts for {len(refs)} entries")
+        entries = [parse_entry(part) for part in parts]
+        for ref, entry in zip(refs, entries, strict=True):
+            self._window.stage(ref, entry)
+        return [
+            Meta(ref.index, ref.epoch, entry.kind, len(entry.data))
+            for ref, entry in zip(refs, entries, strict=True)
+        ]
+
+    # -- what others may see -------------------------------------------------------------------
+
+    def status(self, drops: Counter[str]) -> Status:
+        """This node as it sees itself; `drops` are the transport's."""
+        delivery = self._delivery
+        return Status(
+            node=self.node,
+            agreement=self._identity.agreement,
+            life=self._identity.life,
+            leadership=self._core.leadership,
+            introduced=self._introduction.done,
+            last_index=self._core.last_index,
+            commit_index=self._commit_index,
+            applied_index=delivery.index,
+            first_offset=0,
+            end_offset=delivery.offset,
+            digest=delivery.digest,
+            producers=delivery.producers.snapshot(),
+            members=sorted(self._membership.voters),
+            pending_records=self._origin.pending_records,
+            drops=self.faults + drops,
+            alarm=self._comparison.alarm,
+        )
+
+
+def _first_index(writes: Sequence[StoredWrite]) -> int:
+    """The lowest entry that these writes hold; 0 for none."""
+    return min([write.entries[0].index for write in writes if write.entries], default=0)

@@ -1,0 +1,77 @@
+"""The entries a replica holds in memory.
+
+Rules of this file:
+
+1. An entry stays until it is durable and delivered; after that, until room is needed.
+2. Bytes are asked for by (index, epoch): an index alone may name an overwritten entry.
+3. Arrived or proposed entries are staged until the core has decided which of them to write.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replog.agreement import EntryRef
+from replog.errors import InvariantBroken
+
+if TYPE_CHECKING:
+    from replog.agreement import WriteEntry
+    from replog.entry import Entry, Epoch
+
+
+class Window:
+    """Recent entries by index, bounded in bytes beyond what is pinned."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: dict[int, tuple[Epoch, Entry]] = {}
+        self._staged: dict[EntryRef, Entry] = {}
+
+    def stage(self, ref: EntryRef, entry: Entry) -> None:
+        """Keep an entry until `settle`, in case the core writes it."""
+        self._staged[ref] = entry
+
+    def settle(self) -> None:
+        """Forget staged entries: the core has had its say."""
+        if self._staged:
+            self._staged = {}
+
+    def write(self, wanted: WriteEntry) -> Entry:
+        """Take an entry in under its new position; its bytes were staged or are here."""
+        index, epoch, source_epoch = wanted
+        entry = self._staged.get(EntryRef(index, source_epoch)) or self.get(index, source_epoch)
+        if entry is None:
+            raise InvariantBroken(f"the core writes entry {index} of {source_epoch}, never received")
+        self._remove(index)
+        self._entries[index] = (epoch, entry)
+        self._bytes += len(entry.data)
+        return entry
+
+    def truncate(self, first: int) -> None:
+        """Drop every entry from this index on."""
+        for index in [index for index in self._entries if index >= first]:
+            self._remove(index)
+
+    def get(self, index: int, epoch: Epoch) -> Entry | None:
+        """The entry at this index, if it is here and of this epoch."""
+        held = self._entries.get(index)
+        return held[1] if held is not None and held[0] == epoch else None
+
+    def at(self, index: int) -> Entry | None:
+        """The entry this node now has at this index, if it is here."""
+        held = self._entries.get(index)
+        return held[1] if held is not None else None
+
+    def evict(self, through: int) -> None:
+        """Make room, oldest first, among entries up to this index: durable and delivered ones."""
+        while self._bytes > self._bytes_max:
+            oldest = next(iter(self._entries))
+            if oldest > through:
+                return
+            self._remove(oldest)
+
+    def _remove(self, index: int) -> None:
+        held = self._entries.pop(index, None)
+        if held is not None:
+            self._bytes -= len(held[1].data)

@@ -1,0 +1,148 @@
+"""The store: what a node keeps on disk, as values, and the operations on them.
+
+Rules of this file:
+
+1. A `Batch` is applied all or nothing, and is on disk when `commit` returns.
+2. Every value is checked against its checksum on every read; a mismatch raises `Corruption`.
+3. After any failed commit the store is poisoned: every later call raises `StoreFailed`.
+4. `commit` is called from one thread; reads may come from any thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from replog.entry import Epoch
+from replog.producers import ProducerRow as ProducerRow  # noqa: PLC0414 - a word of this interface too
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replog.membership import Membership
+
+
+class Identity(NamedTuple):
+    """Who a directory belongs to."""
+
+    cluster_id: bytes
+    node: str
+    agreement: str
+    store_id: bytes
+    """Random, drawn once when the directory was formatted; 16 bytes."""
+    life: int
+    """`max(previous + 1, unix ms)`, written durably at this open."""
+
+
+class StoredEntry(NamedTuple):
+    """One entry as it lies in the `log` table."""
+
+    index: int  # type: ignore[assignment]
+    epoch: Epoch
+    data: bytes
+
+
+class StoredWrite(NamedTuple):
+    """One `agreement.Write` with its bytes; applied in the order of the fields."""
+
+    promise: Epoch | None = None
+    truncate_from: int | None = None
+    entries: Sequence[StoredEntry] = ()
+
+
+class Delivered(NamedTuple):
+    """One delivered entry: a row of the `delivered` table."""
+
+    index: int  # type: ignore[assignment]
+    base_offset: int
+    """Offset of its first accepted record (or of the next one, when it has none)."""
+    count: int  # type: ignore[assignment]
+    """How many records it delivered."""
+    accepted: tuple[int, ...]
+    """The runs that delivery accepted, by their place in the entry."""
+    timestamp_ms: int
+    """Of its records: the leader's wall clock, never falling."""
+    digest: bytes
+    """The chain's digest after this entry."""
+
+
+class Position(NamedTuple):
+    """How far delivery has come: the state after entry `index`. The commit hint on open."""
+
+    index: int  # type: ignore[assignment]
+    offset: int
+    """The next offset to be given."""
+    digest: bytes
+    timestamp_ms: int
+    producers: Mapping[str, ProducerRow]
+
+
+class Peer(NamedTuple):
+    """What this node remembers of another: the identity it first showed."""
+
+    store_id: bytes
+    life: int
+
+
+class Batch(NamedTuple):
+    """One group of changes, applied all or nothing in the order of the fields."""
+
+    writes: Sequence[StoredWrite] = ()
+    delivered: Sequence[Delivered] = ()
+    """Ascending; follows the last row already there."""
+    position: Position | None = None
+    peers: Mapping[str, Peer] | None = None
+    """Rows to replace."""
+    introduced: bool = False
+    """Set once a majority of the other bootstrap members have bound this store id."""
+
+
+class Restoration(NamedTuple):
+    """Everything a node needs to go on after an open. Costs O(epochs), not the log's length."""
+
+    identity: Identity
+    membership: Membership
+    introduced: bool
+    """Whether this store may vote; see `Batch.introduced`."""
+    promise: Epoch
+    epochs: tuple[tuple[int, Epoch], ...]
+    first_index: int
+    """1 until something is compacted."""
+    last_index: int
+    position: Position
+    peers: Mapping[str, Peer]
+
+
+class Reader(Protocol):
+    """Reads of one store, in short transactions, from any thread."""
+
+    def entries(self, first: int, last: int, bytes_max: int) -> list[StoredEntry]:
+        """Entries `first` to `last`, cut once `bytes_max` is exceeded, at least one if present;
+        ends early at the first missing index. Raises `Corruption`."""
+
+    def delivered(self, offset: int, bytes_max: int) -> list[tuple[Delivered, StoredEntry]]:
+        """Delivered entries that hold records, beginning with the one that holds `offset`, with
+        their stored bytes, cut as `entries` is. Empty when `offset` is not delivered yet.
+        Raises `Corruption`."""
+
+    def digest(self, index: int) -> bytes | None:
+        """The chain's digest after entry `index`; None when its row is not here."""
+
+    def position(self) -> Position:
+        """How far delivery has come on this disk. Raises `Corruption`."""
+
+    def close(self) -> None:
+        """Release the store; harmless twice. Later reads raise `StoreFailed`."""
+
+
+class Store(Reader, Protocol):
+    """A store that may be written."""
+
+    def restore(self) -> Restoration:
+        """The durable state as of this open."""
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """Apply these batches in one transaction and sync it. Raises `StoreFailed` (the store is
+        then poisoned)."""
+
+    def used_bytes(self) -> int:
+        """Bytes of the map in use, for the soft limit."""

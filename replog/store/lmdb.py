@@ -1,0 +1,244 @@
+"""The store of a node on disk: one LMDB environment in a directory of its own.
+
+Rules of this file:
+
+1. A group of batches is one LMDB transaction, synced before `commit` returns; begin to commit is
+   one call on one thread.
+2. Each open makes a new, higher life durable before anything else may happen: that also makes
+   durable what a dead life left in the page cache.
+3. Whatever goes wrong in a commit poisons the store. Whether that commit is on disk is unknown, and
+   a second sync would not tell (a failed one may have dropped the pages): only a new open does.
+4. Both copies of the promise are written together; the newer of those that are whole counts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import lmdb
+
+from replog.errors import Corruption, InvariantBroken, StoreError, StoreFailed
+from replog.store import layout
+from replog.store.directory import (
+    DATA_FILE,
+    STRETCH_BYTES,
+    DirectoryLock,
+    is_marked,
+    mark,
+    prepare,
+    read_data_file,
+    stretch,
+)
+from replog.store.layout import StoredPromise
+from replog.store.lmdb_reader import (
+    LMDB_DAMAGE,
+    LmdbReader,
+    LmdbReads,
+    Transaction,
+    open_environment,
+    open_reader,
+)
+from replog.store.opening import Opened, Owner, begin_life, put_promise
+from replog.store.rules import NO_CHANGES, Changes, Outline, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replog.membership import Membership
+    from replog.store.interface import Batch, Restoration
+
+__all__ = ["LmdbReader", "LmdbStore", "create_or_open", "open_reader"]
+
+SPARE_BYTES = 1 << 20
+"""More than LMDB takes for a transaction beside its rows."""
+ROW_BYTES_MAX = 8192
+"""More than LMDB takes for a row beside twice its content: pages are half full at worst."""
+
+
+class LmdbStore(LmdbReads):
+    """`interface.Store` in a directory. Make it with `create_or_open`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        environment: lmdb.Environment,
+        lock: DirectoryLock,
+        opened: Opened,
+        map_bytes_max: int,
+    ) -> None:
+        super().__init__(directory, environment, opened.tables)
+        restoration = opened.restoration
+        self._directory = directory
+        self._lock = lock
+        self._restoration = restoration
+        self._generation = opened.generation
+        self._map_bytes_max = map_bytes_max
+        self._outline = Outline(
+            restoration.promise,
+            restoration.epochs,
+            restoration.last_index,
+            restoration.position,
+        )
+        self._committing = Lock()
+        self._page_bytes = environment.stat()["psize"]
+        self._file_bytes = 0
+        self._used_bytes = self._measure()
+        self._stretch(0)
+
+    def restore(self) -> Restoration:
+        """As `interface.Store.restore`."""
+        with self._gate:
+            return self._restoration
+
+    def used_bytes(self) -> int:
+        """As `interface.Store.used_bytes`: up to the last page LMDB has ever used."""
+        return self._used_bytes
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """As `interface.Store.commit`.
+
+        Raises `InvariantBroken`, after which the store is poisoned too, when a batch breaks a rule
+        of `replog.store.rules` or two threads commit at once.
+        """
+        with self._gate:
+            try:
+                self._commit(batches)
+            except InvariantBroken as error:
+                self._gate.poison(f"was given what must not be stored: {error}", error)
+                raise
+            except Exception as error:
+                reason = self._reason(error)
+                self._gate.poison(reason, error)
+                raise StoreFailed(f"{self.file} {reason}") from error
+            except BaseException as error:
+                self._gate.poison(f"was interrupted in a commit: {error!r}", error)
+                raise
+
+    def _commit(self, batches: Sequence[Batch]) -> None:
+        if not self._committing.acquire(blocking=False):
+            raise InvariantBroken("two threads commit to one store")
+        try:
+            changes, outline = fold(self._outline, batches)
+            if changes == NO_CHANGES:
+                return
+            content_bytes = sum([len(entry.data) for entry in changes.entries])
+            rows = len(changes.entries) + len(changes.delivered)
+            self._stretch(2 * content_bytes + ROW_BYTES_MAX * rows)
+            with self._environment.begin(write=True) as txn:
+                self._apply(txn, changes)
+            self._outline = outline
+            self._used_bytes = self._measure()
+        finally:
+            self._committing.release()
+
+    def _apply(self, txn: Transaction, changes: Changes) -> None:
+        meta = self.tables[layout.META]
+        if changes.promise is not None:
+            self._generation += 1
+            put_promise(txn, self.tables, StoredPromise(self._generation, changes.promise))
+        if changes.truncate_from is not None:
+            self._truncate(txn, changes.truncate_from)
+        if changes.entries:
+            self._append(txn, layout.LOG, [layout.pack_log_row(entry) for entry in changes.entries])
+        if changes.epochs:
+            self._append(txn, layout.EPOCHS, [layout.pack_epoch(*run) for run in changes.epochs])
+        if changes.delivered:
+            rows = [layout.pack_delivered(row) for row in changes.delivered]
+            self._append(txn, layout.DELIVERED, rows)
+        if changes.position is not None:
+            txn.put(layout.POSITION_KEY, layout.pack_position(changes.position), db=meta)
+        for node, peer in changes.peers.items():
+            txn.put(*layout.pack_peer(node, peer), db=self.tables[layout.PEERS])
+        if changes.introduced:
+            introduced = layout.pack_introduced(introduced=True)
+            txn.put(layout.INTRODUCED_KEY, introduced, db=meta)
+
+    def _truncate(self, txn: Transaction, index: int) -> None:
+        for table in (layout.LOG, layout.EPOCHS):
+            cursor = txn.cursor(self.tables[table])
+            if cursor.set_range(layout.index_key(index)):
+                while cursor.delete():
+                    pass
+
+    def _append(self, txn: Transaction, table: str, rows: list[tuple[bytes, bytes]]) -> None:
+        consumed, added = txn.cursor(self.tables[table]).putmulti(rows, append=True)
+        if consumed != len(rows) or added != len(rows):
+            raise Corruption(f"{self.file}: table {table} holds keys beyond its end")
+
+    def _measure(self) -> int:
+        return (self._environment.info()["last_pgno"] + 1) * self._page_bytes
+
+    def _stretch(self, upcoming_bytes: int) -> None:
+        """See rule 4 of `replog.store.directory`."""
+        wanted = min(self._used_bytes + upcoming_bytes + SPARE_BYTES, self._map_bytes_max)
+        if wanted > self._file_bytes:
+            ahead = min(wanted + STRETCH_BYTES, self._map_bytes_max)
+            self._file_bytes = stretch(self._directory, ahead)
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, lmdb.MapFullError):
+            return (
+                f"is full at map_bytes_max = {self._map_bytes_max}: open the directory again with "
+                "a larger one"
+            )
+        return f"failed in a commit: {error}"
+
+    def close(self) -> None:
+        """As `interface.Reader.close`; waits for reads and the commit under way."""
+        if not self._gate.forked:
+            super().close()
+            self._lock.release()
+
+
+def create_or_open(
+    path: str | os.PathLike[str],
+    *,
+    node: str,
+    cluster_id: bytes,
+    agreement: str,
+    membership: Membership,
+    unix_ms: int,
+    map_bytes_max: int,
+) -> LmdbStore:
+    """Open the store of this node, formatting the directory if it is empty or missing.
+
+    `unix_ms` is the wall clock, from which the new life is drawn. `membership` is the bootstrap
+    membership; it is stored at formatting, and what is stored counts from then on.
+
+    Raises `WrongStore` when the directory is another node's, cluster's, agreement's or format's or
+    holds other files; `StoreInUse` when somebody has it open; `Corruption` when it is damaged;
+    `StoreError` when the disk cannot be used.
+    """
+    directory = Path(os.path.realpath(path))
+    file = str(directory / DATA_FILE)
+    owner = Owner(node, cluster_id, agreement, membership)
+    lock: DirectoryLock | None = None
+    environment: lmdb.Environment | None = None
+    try:
+        prepare(directory)
+        lock = DirectoryLock(directory)
+        read_data_file(directory)
+        formatted = is_marked(directory)
+        environment = open_environment(directory, map_bytes=map_bytes_max, readonly=False)
+        with environment.begin(write=True) as txn:
+            opened = begin_life(environment, txn, file, owner, unix_ms, formatted=formatted)
+        if not formatted:
+            mark(directory, node)
+        return LmdbStore(directory, environment, lock, opened, map_bytes_max)
+    except BaseException as error:
+        if environment is not None:
+            environment.close()
+        if lock is not None:
+            lock.release()
+        if isinstance(error, lmdb.MapFullError):
+            raise StoreError(
+                f"{file} is full at map_bytes_max = {map_bytes_max}: name a larger one"
+            ) from error
+        if isinstance(error, LMDB_DAMAGE):
+            raise Corruption(f"{file} is damaged: {error}") from error
+        if isinstance(error, (OSError, lmdb.Error)):
+            raise StoreError(f"{directory} cannot be used: {error}") from error
+        raise

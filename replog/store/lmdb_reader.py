@@ -1,0 +1,276 @@
+"""Reading an LMDB store: what the writer and the readers of other processes share.
+
+Rules of this file:
+
+1. A read is one short transaction, bounded by the bytes asked for. What it returns is copied inside
+   it and checked behind it, so that no reader keeps LMDB from reusing pages for long.
+2. Any thread may read, at any time; after `close` a read raises `StoreFailed`.
+3. A reader never writes: it needs no lock of the directory and may look at a live store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import lmdb
+
+from replog.errors import Corruption, StoreError, StoreFailed, WrongStore
+from replog.store import layout
+from replog.store.directory import DATA_FILE, check_present, in_use, read_data_file
+from replog.store.gate import Gate
+from replog.store.interface import Delivered, Identity, Position, StoredEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from replog.membership import Membership
+
+LMDB_ENGINE = 0
+"""The 0.9 engine: py-lmdb 3 holds two whose files are incompatible."""
+READERS_MAX = 512
+"""Read transactions at one time, of all processes."""
+
+LMDB_DAMAGE = (
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+)
+"""What LMDB raises when it meets pages that it cannot have written."""
+
+Tables = Mapping[str, lmdb._Database]  # noqa: SLF001 - the binding has no other name for it
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+
+class Roots(NamedTuple):
+    """The values that say whose store it is and what it holds."""
+
+    identity: Identity
+    membership: Membership
+    first_index: int
+    """1 until something is compacted."""
+
+
+def open_environment(directory: Path, *, map_bytes: int, readonly: bool) -> lmdb.Environment:
+    """Open LMDB in its only mode that keeps every promise: synced, meta pages too, no writable map.
+
+    Raises `StoreInUse` when this process has it open, `Corruption` or `StoreError` when LMDB
+    refuses.
+    """
+    try:
+        environment = lmdb.open(
+            str(directory),
+            map_size=map_bytes,
+            max_dbs=len(layout.TABLES),
+            max_readers=READERS_MAX,
+            mode=0o600,
+            readonly=readonly,
+            create=not readonly,
+            lib_version=LMDB_ENGINE,
+            sync=True,
+            metasync=True,
+            writemap=False,
+            lock=True,
+        )
+        environment.reader_check()
+    except LMDB_DAMAGE as error:
+        raise Corruption(f"{directory / DATA_FILE} is refused by LMDB: {error}") from error
+    except lmdb.Error as error:
+        if "already open in this process" in str(error):
+            raise in_use(directory, "by this process") from error
+        raise StoreError(f"{directory} cannot be opened: {error}") from error
+    return environment
+
+
+def open_tables(environment: lmdb.Environment, txn: Transaction | None, *, create: bool) -> Tables:
+    """The tables of a store; raises `lmdb.NotFoundError` when one is not there.
+
+    `txn` must be one that writes, else their handles would end with it; None when only reading.
+    """
+    return {
+        table: environment.open_db(table.encode(), txn=txn, create=create)
+        for table in layout.TABLES
+    }
+
+
+def load_roots(file: str, txn: Transaction, tables: Tables) -> Roots:
+    """Read the values that never change while a store is open.
+
+    Raises `WrongStore` for a newer format, `Corruption` for a damaged value.
+    """
+    meta = tables[layout.META]
+    found = layout.parse_format(file, txn.get(layout.FORMAT_KEY, db=meta))
+    if found != layout.FORMAT:
+        raise WrongStore(
+            f"{file} has format {found}; this release of replog reads format {layout.FORMAT}: "
+            "use the release that wrote it, or a newer one"
+        )
+    formatted = layout.parse_identity(file, txn.get(layout.IDENTITY_KEY, db=meta))
+    era = layout.parse_eras(file, txn.get(layout.ERAS_KEY, db=meta))
+    life = layout.parse_life(file, txn.get(layout.LIFE_KEY, db=meta))
+    identity = Identity(
+        formatted.cluster_id, formatted.node, era.agreement, formatted.store_id, life
+    )
+    return Roots(identity, era.membership, era.first_index)
+
+
+class LmdbReads:
+    """`interface.Reader` over an open environment."""
+
+    def __init__(self, directory: Path, environment: lmdb.Environment, tables: Tables) -> None:
+        self.file = str(directory / DATA_FILE)
+        """For messages."""
+        self.tables = tables
+        self._environment = environment
+        self._gate = Gate(self.file)
+
+    @contextmanager
+    def reading(self, table: str) -> Iterator[Transaction]:
+        """A read transaction about this table, to be left soon.
+
+        Raises `Corruption` when LMDB finds its pages damaged, `StoreFailed` when it cannot read.
+        """
+        with self._gate:
+            try:
+                with self._environment.begin() as txn:
+                    yield txn
+            except LMDB_DAMAGE as error:
+                raise layout.corruption(self.file, table, "unknown", str(error)) from error
+            except lmdb.Error as error:
+                raise StoreFailed(f"{self.file} cannot be read: {error}") from error
+
+    def entries(self, first: int, last: int, bytes_max: int) -> list[StoredEntry]:
+        """As `interface.Reader.entries`."""
+        rows: list[tuple[bytes, bytes]] = []
+        size = 0
+        with self.reading(layout.LOG) as txn:
+            cursor = txn.cursor(self.tables[layout.LOG])
+            if cursor.set_key(layout.index_key(first)):
+                for key, value in cursor:
+                    size += layout.entry_bytes(value)
+                    if rows and size > bytes_max:
+                        break
+                    index = first + len(rows)
+                    if index > last or key != layout.index_key(index):
+                        break
+                    rows.append((key, value))
+        return [layout.parse_log_row(self.file, key, value)[0] for key, value in rows]
+
+    def delivered(self, offset: int, bytes_max: int) -> list[tuple[Delivered, StoredEntry]]:
+        """As `interface.Reader.delivered`."""
+        rows: list[tuple[Delivered, bytes, bytes]] = []
+        size = 0
+        with self.reading(layout.DELIVERED) as txn:
+            cursor = txn.cursor(self.tables[layout.DELIVERED])
+            # Of the rows with one base offset the last may hold records, the others cannot. So the
+            # row wanted is the last one that begins at or below the offset.
+            beyond = cursor.set_range(layout.delivered_key(offset + 1, 0))
+            if not (cursor.prev() if beyond else cursor.last()):
+                return []
+            for key, value in cursor:
+                row = layout.parse_delivered(self.file, key, value)
+                if not rows and row.base_offset + row.count <= offset:
+                    return []
+                if not row.count:
+                    continue
+                log_key = layout.index_key(row.index)
+                log_value = txn.get(log_key, db=self.tables[layout.LOG])
+                if log_value is None:
+                    raise layout.corruption(
+                        self.file, layout.LOG, str(row.index), "is missing, but was delivered"
+                    )
+                size += layout.entry_bytes(log_value)
+                if rows and size > bytes_max:
+                    break
+                rows.append((row, log_key, log_value))
+        return [(row, layout.parse_log_row(self.file, key, value)[0]) for row, key, value in rows]
+
+    def digest(self, index: int) -> bytes | None:
+        """As `interface.Reader.digest`: a binary search, for offset and index ascend together."""
+        with self.reading(layout.DELIVERED) as txn:
+            cursor = txn.cursor(self.tables[layout.DELIVERED])
+            if not cursor.last():
+                return None
+            low, high = 0, layout.parse_delivered_key(self.file, cursor.key())[0]
+            while low <= high:
+                middle = (low + high) // 2
+                if not cursor.set_range(layout.delivered_key(middle, index)):
+                    high = middle - 1
+                    continue
+                found_offset, found = layout.parse_delivered_key(self.file, cursor.key())
+                if found == index:
+                    return layout.parse_delivered(self.file, *cursor.item()).digest
+                if found < index:
+                    low = found_offset
+                else:
+                    high = middle - 1
+        return None
+
+    def position(self) -> Position:
+        """As `interface.Reader.position`."""
+        with self.reading(layout.META) as txn:
+            value = txn.get(layout.POSITION_KEY, db=self.tables[layout.META])
+        return layout.parse_position(self.file, value)
+
+    def close(self) -> None:
+        """As `interface.Reader.close`; waits for reads under way."""
+        if not self._gate.forked:
+            self._gate.shut()
+            self._environment.close()
+
+
+class LmdbReader(LmdbReads):
+    """A store of another process, or of none, opened for reading. Make it with `open_reader`."""
+
+    def __init__(
+        self, directory: Path, environment: lmdb.Environment, tables: Tables, roots: Roots
+    ) -> None:
+        super().__init__(directory, environment, tables)
+        self.identity = roots.identity
+        """As of this open: the life grows with each open of the node."""
+        self.membership = roots.membership
+        self.first_index = roots.first_index
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry now, committed or not; 0 for an empty log."""
+        with self.reading(layout.LOG) as txn:
+            cursor = txn.cursor(self.tables[layout.LOG])
+            if not cursor.last():
+                return 0
+            return layout.parse_index_key(self.file, layout.LOG, cursor.key())
+
+
+def open_reader(path: str | os.PathLike[str]) -> LmdbReader:
+    """Open a store for reading, also while its node runs in another process.
+
+    Raises `WrongStore` when the directory holds no store or one of a newer format, `Corruption`
+    when its file is cut off or damaged, `StoreInUse` when this process has it open already.
+    """
+    directory = Path(os.path.realpath(path))
+    check_present(directory)
+    try:
+        if read_data_file(directory) is None:
+            raise WrongStore(f"{directory} holds no store: its formatting has not ended")
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be read: {error}") from error
+    environment = open_environment(directory, map_bytes=0, readonly=True)
+    try:
+        tables = open_tables(environment, None, create=False)
+        with environment.begin() as txn:
+            roots = load_roots(str(directory / DATA_FILE), txn, tables)
+        return LmdbReader(directory, environment, tables, roots)
+    except lmdb.NotFoundError as error:
+        environment.close()
+        raise WrongStore(f"{directory} holds no store of replog: {error}") from error
+    except lmdb.Error as error:
+        environment.close()
+        raise Corruption(f"{directory / DATA_FILE} cannot be read: {error}") from error
+    except BaseException:
+        environment.close()
+        raise

@@ -1,0 +1,229 @@
+"""What happens to a store inside the transaction that opens it: formatting, checking, a new life.
+
+Rules of this file:
+
+1. A directory is formatted once, by one transaction; only an environment without any table is.
+2. A store is used only by the node, cluster and agreement it was formatted for.
+3. What can be seen without reading the log is checked at each open, in time O(epochs): a log with a
+   hole, a table cut short or a position beyond the log is corruption, never repaired by guessing.
+4. One whole copy of the promise serves, and is copied over a damaged other one. Without any the
+   node must not vote: that is corruption.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import lmdb
+
+from replog.errors import Corruption, WrongStore
+from replog.store import layout
+from replog.store.interface import Restoration
+from replog.store.layout import Era, StoredPromise, StoreIdentity
+from replog.store.lmdb_reader import Roots, Tables, Transaction, load_roots, open_tables
+from replog.store.rules import EMPTY
+
+if TYPE_CHECKING:
+    from replog.entry import Epoch
+    from replog.membership import Membership
+    from replog.store.interface import Peer, Position
+
+STORE_ID_BYTES = 16
+
+
+class Owner(NamedTuple):
+    """Whose store is asked for."""
+
+    node: str
+    cluster_id: bytes
+    agreement: str
+    membership: Membership
+
+
+class Opened(NamedTuple):
+    """A store that may be used once the transaction is committed."""
+
+    tables: Tables
+    restoration: Restoration
+    generation: int
+    """Of the stored promise."""
+
+
+def begin_life(
+    environment: lmdb.Environment,
+    txn: Transaction,
+    file: str,
+    owner: Owner,
+    unix_ms: int,
+    *,
+    formatted: bool,
+) -> Opened:
+    """Format the environment, or check that it is the owner's and whole; store a new life.
+
+    `formatted` says that a store was here before. Raises `WrongStore` and `Corruption`.
+    """
+    if txn.stat()["entries"] == 0:
+        if formatted:
+            raise Corruption(
+                f"{file} is empty: this node has lost its data and must not go on as if it were new"
+            )
+        tables = open_tables(environment, txn, create=True)
+        _format(txn, tables, owner)
+        life = max(1, unix_ms)
+    else:
+        try:
+            tables = open_tables(environment, txn, create=False)
+        except lmdb.NotFoundError as error:
+            raise WrongStore(f"{file} is no store of replog: {error}") from error
+        roots = load_roots(file, txn, tables)
+        _check_owner(file, roots, owner)
+        life = max(roots.identity.life + 1, unix_ms)
+    txn.put(layout.LIFE_KEY, layout.pack_life(life), db=tables[layout.META])
+    stored = _load_promise(file, txn, tables)
+    return Opened(tables, load(file, txn, tables, stored.promise), stored.generation)
+
+
+def put_promise(txn: Transaction, tables: Tables, stored: StoredPromise) -> None:
+    """Write both copies of the promise."""
+    for table, key in PROMISE_COPIES:
+        txn.put(key, layout.pack_promise(table, key, stored), db=tables[table])
+
+
+PROMISE_COPIES = (
+    (layout.META, layout.PROMISE_KEY),
+    (layout.PROMISE, layout.PROMISE_COPY_KEY),
+)
+
+
+def _format(txn: Transaction, tables: Tables, owner: Owner) -> None:
+    identity = StoreIdentity(owner.cluster_id, owner.node, os.urandom(STORE_ID_BYTES))
+    era = Era(owner.agreement, owner.membership, 1)
+    meta = tables[layout.META]
+    for key, value in (
+        (layout.FORMAT_KEY, layout.pack_format()),
+        (layout.IDENTITY_KEY, layout.pack_identity(identity)),
+        (layout.ERAS_KEY, layout.pack_eras(era)),
+        (layout.INTRODUCED_KEY, layout.pack_introduced(introduced=False)),
+        (layout.POSITION_KEY, layout.pack_position(EMPTY.position)),
+    ):
+        txn.put(key, value, db=meta)
+    put_promise(txn, tables, StoredPromise(0, EMPTY.promise))
+
+
+def _check_owner(file: str, roots: Roots, owner: Owner) -> None:
+    found = roots.identity
+    advice = "name this node's own directory, or an empty one for a new node"
+    if found.agreement != owner.agreement:
+        raise WrongStore(
+            f"{file} holds a log under {found.agreement!r}, not {owner.agreement!r}: open it with "
+            "the agreement it was made with"
+        )
+    if found.node != owner.node:
+        raise WrongStore(f"{file} belongs to node {found.node!r}, not {owner.node!r}: {advice}")
+    if found.cluster_id != owner.cluster_id:
+        raise WrongStore(
+            f"{file} belongs to cluster {found.cluster_id.hex()} ({_described(roots.membership)}), "
+            f"not {owner.cluster_id.hex()} ({_described(owner.membership)}): open it with the "
+            f"members, quorums and cluster name it was made with; or {advice}"
+        )
+
+
+def _described(membership: Membership) -> str:
+    quorums = membership.quorums
+    members = ", ".join(sorted(membership.voters))
+    return f"members {members}; {quorums.elect} elect, {quorums.commit} commit"
+
+
+def _load_promise(file: str, txn: Transaction, tables: Tables) -> StoredPromise:
+    """The newest whole copy. Only a damaged copy is written again: else nothing changes."""
+    whole: list[StoredPromise] = []
+    damage: list[Corruption] = []
+    for table, key in PROMISE_COPIES:
+        try:
+            whole.append(layout.parse_promise(file, table, key, txn.get(key, db=tables[table])))
+        except Corruption as error:
+            damage.append(error)
+    if not whole:
+        raise Corruption(
+            f"{damage[0]}; and {damage[1]}: "
+            "this node cannot know what it promised and must not vote"
+        )
+    newest = max(whole)
+    if damage or whole[0] != whole[1]:
+        put_promise(txn, tables, newest)
+    return newest
+
+
+def load(file: str, txn: Transaction, tables: Tables, promise: Epoch) -> Restoration:
+    """The durable state of a store, checked as far as that does not take the whole log."""
+    roots = load_roots(file, txn, tables)
+    meta = tables[layout.META]
+    epochs = [
+        layout.parse_epoch(file, key, value) for key, value in txn.cursor(tables[layout.EPOCHS])
+    ]
+    peers: dict[str, Peer] = dict(
+        layout.parse_peer(file, key, value) for key, value in txn.cursor(tables[layout.PEERS])
+    )
+    position = layout.parse_position(file, txn.get(layout.POSITION_KEY, db=meta))
+    first_index = roots.first_index
+    last_index = _check_log(file, txn, tables, first_index, [run[0] for run in epochs])
+    _check_delivered(file, txn, tables, first_index, position)
+    if position.index > last_index:
+        raise layout.corruption(
+            file, layout.LOG, str(last_index), f"ends the log, but {position.index} was delivered"
+        )
+    return Restoration(
+        identity=roots.identity,
+        membership=roots.membership,
+        introduced=layout.parse_introduced(file, txn.get(layout.INTRODUCED_KEY, db=meta)),
+        promise=promise,
+        epochs=tuple(epochs),
+        first_index=first_index,
+        last_index=last_index,
+        position=position,
+        peers=peers,
+    )
+
+
+def _check_log(
+    file: str, txn: Transaction, tables: Tables, first_index: int, run_starts: list[int]
+) -> int:
+    """The last index, 0 for an empty log, of a log without holes that the epochs cover."""
+    cursor = txn.cursor(tables[layout.LOG])
+    first, last = first_index, first_index - 1
+    if cursor.first():
+        first = layout.parse_index_key(file, layout.LOG, cursor.key())
+        cursor.last()
+        last = layout.parse_index_key(file, layout.LOG, cursor.key())
+    rows = txn.stat(tables[layout.LOG])["entries"]
+    if first != first_index or rows != last - first + 1:
+        raise layout.corruption(
+            file,
+            layout.LOG,
+            f"{first} to {last}",
+            f"holds {rows} entries, but begins at {first_index} and has no gaps",
+        )
+    starts_right = run_starts[:1] == [first_index] if rows else not run_starts
+    if not starts_right or (run_starts and run_starts[-1] > last):
+        raise layout.corruption(
+            file, layout.EPOCHS, str(run_starts), f"do not cover the entries {first} to {last}"
+        )
+    return last
+
+
+def _check_delivered(
+    file: str, txn: Transaction, tables: Tables, first_index: int, position: Position
+) -> None:
+    cursor = txn.cursor(tables[layout.DELIVERED])
+    rows = txn.stat(tables[layout.DELIVERED])["entries"]
+    last = first_index - 1
+    if cursor.last():
+        last = layout.parse_delivered_key(file, cursor.key())[1]
+    if last != position.index or rows != last - first_index + 1:
+        raise layout.corruption(
+            file,
+            layout.DELIVERED,
+            str(last),
+            f"ends {rows} rows, but entries to {position.index} were delivered",
+        )

@@ -1,0 +1,363 @@
+"""Checking a whole store against itself, offline or beside its running node.
+
+Rules of this file:
+
+1. Everything is recomputed: checksums from the bytes, epochs from the rows, delivery (which runs
+   count, offsets, timestamps, the digest chain) from the first entry on.
+2. Each step reads in one short transaction. Delivered entries never change, so they may be read
+   one step after the other while the node runs; of the others each step is checked by itself.
+3. What cannot be recomputed behind a damaged entry is said to be unchecked, not guessed.
+4. LMDB's pages carry no checksum, and damaged ones can kill a process: `verify_in_child` lets them
+   kill a child and reports its death.
+
+As a program, `python -m replog.store.verify PATH` prints JSON, one object a line: any number of
+`{"progress": [entries checked, entries]}`, then `{"report": {...}}`; or `{"wrong": text}` for a
+`WrongStore`, `{"refused": text}` for another `StoreError`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from bisect import bisect_right
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from replog.entry import DIGEST_START, chain_digest
+from replog.errors import Corruption, StoreError, WrongStore
+from replog.producers import Producers
+from replog.store import layout
+from replog.store.interface import Delivered, Position
+from replog.store.lmdb_reader import LmdbReader, open_reader
+from replog.store.opening import PROMISE_COPIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replog.entry import Entry, Epoch
+    from replog.store.lmdb_reader import Transaction
+
+    Progress = Callable[[int, int], None]
+    """Called with the entries checked so far and the entries there are."""
+
+STEP_BYTES = 4 << 20
+"""Bytes read in one transaction."""
+FAULTS_MAX = 100
+"""Faults reported one by one."""
+MISSING = Delivered(0, 0, 0, (), 0, b"")
+"""Stands for a row that is not there."""
+
+
+class VerifyReport(NamedTuple):
+    """What a verification found; the store is whole when `faults` is empty."""
+
+    entries: int
+    """Entries in the log."""
+    records: int
+    """Records delivered."""
+    delivered: int
+    """Entries delivered: known to be committed."""
+    beyond: int
+    """Entries behind those, not known to be committed."""
+    digest: bytes
+    """The chain's digest after the delivered entries, recomputed; empty when it could not be."""
+    faults: tuple[str, ...]
+    """Each names file, table and key."""
+
+
+def verify_directory(
+    path: str | os.PathLike[str], progress: Progress | None = None
+) -> VerifyReport:
+    """Check every byte of a store; its node may be running in another process.
+
+    Raises `WrongStore` when there is no store of a known format, `StoreInUse` when this process has
+    it open (use `verify_in_child`).
+    """
+    try:
+        reader = open_reader(path)
+    except Corruption as error:
+        return VerifyReport(0, 0, 0, 0, b"", (str(error),))
+    try:
+        return _Verification(reader, progress).run()
+    finally:
+        reader.close()
+
+
+Rows = list[tuple[bytes, bytes]]
+"""Keys and values as they are stored."""
+
+
+class _Step(NamedTuple):
+    """What one transaction read."""
+
+    epochs: Rows
+    log: Rows
+    """The next entries."""
+    delivered: Rows
+    """Their rows."""
+    last_index: int
+    """Where the log ended."""
+
+
+class _Verification:
+    """One walk through a store."""
+
+    def __init__(self, reader: LmdbReader, progress: Progress | None) -> None:
+        self._reader = reader
+        self._file = reader.file
+        self._progress = progress
+        self._faults: dict[str, None] = {}
+        """In the order found, each once; those beyond `FAULTS_MAX` are only counted:"""
+        self._faults_more = 0
+        self._entries = 0
+        self._index = reader.first_index
+        """Of the next entry."""
+        self._last_index = 0
+        self._end = Position(0, 0, DIGEST_START, 0, {})
+        """Where delivery had come when the walk began."""
+        self._delivered_key = b""
+        """The last key of `delivered` that was read."""
+        self._delivered = 0
+        self._chained = True
+        """Whether delivery could be recomputed so far; what it came to:"""
+        self._offset = 0
+        self._digest = DIGEST_START
+        self._timestamp_ms = 0
+        self._producers = Producers({})
+
+    def run(self) -> VerifyReport:
+        try:
+            self._begin()
+            while self._index <= self._last_index:
+                self._check_step(self._read_step())
+                if self._progress:
+                    self._progress(self._entries, self._last_index - self._reader.first_index + 1)
+            self._check_end()
+        except Corruption as error:
+            self._fault(str(error))
+            self._chained = False
+        if self._faults_more:
+            self._faults[f"{self._file}: {self._faults_more} more faults"] = None
+        return VerifyReport(
+            entries=self._entries,
+            records=self._offset,
+            delivered=self._delivered,
+            beyond=max(0, self._last_index - self._end.index),
+            digest=self._digest if self._chained else b"",
+            faults=tuple(self._faults),
+        )
+
+    def _fault(self, text: str) -> None:
+        if len(self._faults) < FAULTS_MAX:
+            self._faults[text] = None
+        else:
+            self._faults_more += 1
+
+    def _begin(self) -> None:
+        """Check the small values; note how far log and delivery go, in one transaction."""
+        file, tables = self._file, self._reader.tables
+        with self._reader.reading(layout.META) as txn:
+            promises = [(*copy, txn.get(copy[1], db=tables[copy[0]])) for copy in PROMISE_COPIES]
+            introduced = txn.get(layout.INTRODUCED_KEY, db=tables[layout.META])
+            position = txn.get(layout.POSITION_KEY, db=tables[layout.META])
+            peers = list(txn.cursor(tables[layout.PEERS]))
+            rows = {table: txn.stat(tables[table])["entries"] for table in layout.TABLES}
+            self._last_index = self._find_last(txn)
+        for table, key, value in promises:
+            self._try(layout.parse_promise, file, table, key, value)
+        self._try(layout.parse_introduced, file, introduced)
+        for key, value in peers:
+            self._try(layout.parse_peer, file, key, value)
+        self._end = layout.parse_position(file, position)
+        before = self._reader.first_index - 1
+        for table, last in ((layout.LOG, self._last_index), (layout.DELIVERED, self._end.index)):
+            if rows[table] != max(0, last - before):
+                self._fault(f"{file}: table {table} holds {rows[table]} rows for entries to {last}")
+
+    def _find_last(self, txn: Transaction) -> int:
+        cursor = txn.cursor(self._reader.tables[layout.LOG])
+        if not cursor.last():
+            return self._reader.first_index - 1
+        return layout.parse_index_key(self._file, layout.LOG, cursor.key())
+
+    def _try(self, parse: Callable[..., Any], *arguments: object) -> Any:
+        """What `parse` gives; None, and a fault, when the value is damaged."""
+        try:
+            return parse(*arguments)
+        except Corruption as error:
+            self._fault(str(error))
+            return None
+
+    def _read_step(self) -> _Step:
+        tables = self._reader.tables
+        log: Rows = []
+        delivered: Rows = []
+        with self._reader.reading(layout.LOG) as txn:
+            last_index = self._find_last(txn)
+            epochs = list(txn.cursor(tables[layout.EPOCHS]))
+            size = 0
+            cursor = txn.cursor(tables[layout.LOG])
+            if cursor.set_range(layout.index_key(self._index)):
+                for key, value in cursor:
+                    log.append((key, value))
+                    size += len(value)
+                    if size > STEP_BYTES:
+                        break
+            cursor = txn.cursor(tables[layout.DELIVERED])
+            if log and cursor.set_range(self._delivered_key + b"\0"):
+                last = min(int.from_bytes(log[-1][0], "big"), self._end.index)
+                for key, value in cursor:
+                    if int.from_bytes(key[8:], "big") > last:
+                        break
+                    delivered.append((key, value))
+        return _Step(epochs, log, delivered, last_index)
+
+    def _check_step(self, step: _Step) -> None:
+        if not step.log:
+            # What is not delivered may be gone since the walk began.
+            if self._index <= self._end.index:
+                self._fault(f"{self._file}: table log, key {self._index}: is missing")
+            self._last_index = self._index - 1
+            return
+        epochs = self._check_epochs(step)
+        rows: dict[int, Delivered | None] = {}
+        for key, value in step.delivered:
+            index = layout.parse_delivered_key(self._file, key)[1]
+            rows[index] = self._try(layout.parse_delivered, self._file, key, value)
+            self._delivered_key = key
+        self._delivered += len(rows)
+        for key, value in step.log:
+            index = layout.parse_index_key(self._file, layout.LOG, key)
+            if index != self._index:
+                self._fault(f"{self._file}: table log, key {self._index}: is missing")
+                self._unchain(self._index)
+            self._index = index + 1
+            self._entries += 1
+            parsed = self._try(layout.parse_log_row, self._file, key, value)
+            if parsed is not None and epochs:
+                self._check_epoch(epochs, index, parsed[0].epoch)
+            if index <= self._end.index:
+                self._check_delivery(index, parsed[1] if parsed else None, rows.get(index, MISSING))
+
+    def _check_epochs(self, step: _Step) -> list[tuple[int, Epoch]]:
+        """The runs of epochs; empty when one is damaged."""
+        parsed = [self._try(layout.parse_epoch, self._file, *row) for row in step.epochs]
+        if None in parsed:
+            return []
+        epochs: list[tuple[int, Epoch]] = parsed
+        for place, (first_index, epoch) in enumerate(epochs):
+            if first_index > step.last_index or (place and epochs[place - 1][1] == epoch):
+                self._fault(f"{self._file}: table epochs, key {first_index}: begins no new epoch")
+        return epochs
+
+    def _check_epoch(self, epochs: list[tuple[int, Epoch]], index: int, found: Epoch) -> None:
+        place = bisect_right(epochs, index, key=lambda run: run[0]) - 1
+        if place < 0 or epochs[place][1] != found:
+            self._fault(
+                f"{self._file}: table log, key {index}: has {found}, not that of table epochs"
+            )
+
+    def _check_delivery(self, index: int, entry: Entry | None, row: Delivered | None) -> None:
+        """Recompute the delivery of an entry; None for what is damaged."""
+        if row is MISSING:
+            self._fault(f"{self._file}: table delivered, index {index}: is missing")
+        if entry is None:
+            self._unchain(index)
+        if entry is None or not self._chained:
+            return
+        accepted = tuple(
+            [place for place, run in enumerate(entry.runs) if self._producers.accept(run)]
+        )
+        count = sum([entry.runs[place].count for place in accepted])
+        self._timestamp_ms = max(self._timestamp_ms, entry.timestamp_ms)
+        self._digest = chain_digest(self._digest, index, self._offset, accepted, entry)
+        expected = Delivered(index, self._offset, count, accepted, self._timestamp_ms, self._digest)
+        if row not in {None, MISSING, expected}:
+            self._fault(
+                f"{self._file}: table delivered, index {index}: is {row}, but the log up to there "
+                f"gives {expected}"
+            )
+        self._offset += count
+
+    def _unchain(self, index: int) -> None:
+        if self._chained and index <= self._end.index:
+            self._chained = False
+            self._fault(f"{self._file}: delivery from entry {index} on could not be checked")
+
+    def _check_end(self) -> None:
+        self._unchain(self._index)
+        if not self._chained:
+            return
+        computed = (self._offset, self._digest, self._timestamp_ms, self._producers.rows)
+        if computed != tuple(self._end[1:]):
+            self._fault(
+                f"{self._file}: table meta, key position: is {self._end}, but the log up to there "
+                f"gives {computed}"
+            )
+
+
+def verify_in_child(path: str | os.PathLike[str], progress: Progress | None = None) -> VerifyReport:
+    """`verify_directory` in a process of its own: pages so damaged that they kill it are a fault.
+
+    Raises `WrongStore` or `StoreError` as it does; never `StoreInUse`.
+    """
+    root = os.fspath(path)
+    checked = 0
+    report: VerifyReport | None = None
+    refused: StoreError | None = None
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([entry or str(Path.cwd()) for entry in sys.path]),
+    }
+    command = [sys.executable, "-P", "-m", "replog.store.verify", root]
+    with subprocess.Popen(  # noqa: S603 - this very file
+        command, stdout=subprocess.PIPE, env=environment, text=True
+    ) as child:
+        try:
+            for line in child.stdout or ():
+                ((kind, content),) = json.loads(line).items()
+                if kind == "progress":
+                    checked = content[0]
+                    if progress:
+                        progress(*content)
+                elif kind == "report":
+                    faults, digest = tuple(content.pop("faults")), content.pop("digest")
+                    report = VerifyReport(**content, digest=bytes.fromhex(digest), faults=faults)
+                else:
+                    refused = WrongStore(content) if kind == "wrong" else StoreError(content)
+        except BaseException:
+            child.kill()
+            raise
+    if refused is not None:
+        raise refused
+    if report is not None:
+        return report
+    ending = f"failed with status {child.returncode}"
+    if child.returncode < 0:
+        ending = f"was killed by signal {-child.returncode}, {signal.strsignal(-child.returncode)}"
+    fault = f"{root}: after {checked} entries the verifier {ending}: pages are damaged or missing"
+    return VerifyReport(checked, 0, 0, 0, b"", (fault,))
+
+
+def main(path: str) -> None:
+    """The program: see the top of this file."""
+
+    def write(kind: str, content: object) -> None:
+        sys.stdout.write(json.dumps({kind: content}) + "\n")
+        sys.stdout.flush()
+
+    try:
+        report = verify_directory(path, lambda checked, all_: write("progress", (checked, all_)))
+    except WrongStore as error:
+        write("wrong", str(error))
+    except StoreError as error:
+        write("refused", str(error))
+    else:
+        write("report", {**report._asdict(), "digest": report.digest.hex()})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

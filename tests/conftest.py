@@ -1,0 +1,43 @@
+"""For all tests: the options of long campaigns, and made-up trees for the self-checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+Plant = Callable[[Mapping[str, str]], Path]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare here, not in a folder's conftest: options must be known whichever tests are run."""
+    group = parser.getgroup("replog")
+    group.addoption(
+        "--chaos-seconds",
+        type=float,
+        default=10.0,
+        help="how long the chaos test torments its cluster (default: 10)",
+    )
+    group.addoption(
+        "--agreement",
+        default="",
+        help="run tests of clusters under this agreement only (default: under each)",
+    )
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    """Write files, given as path -> text, into an empty tree; gives its root.
+
+    A lone surrogate becomes its byte: "\\udcff" is a file that is no text.
+    """
+
+    def write(files: Mapping[str, str]) -> Path:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return tmp_path
+
+    return write

@@ -11,7 +11,8 @@
         print(record.offset, record.data)
     log.close()
 
-Names are resolved on first use, so that importing an agreement layer loads neither `lmdb` nor `zmq`.
+Names are resolved on first use, so that importing an agreement layer loads neither `lmdb` nor
+`zmq`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
         TooLarge,
         WrongStore,
     )
-    from replog.log import Follower, Record, ReplicatedLog, open
+    from replog.log import Follower, Record, ReplicatedLog
+    from replog.log import open as open  # noqa: A004 - what users look for
     from replog.pending import Pending
     from replog.replica.effects import Status
     from transport.interface import Transport

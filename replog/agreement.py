@@ -204,7 +204,7 @@ class Core(Protocol):
         """Every write up to `write_id` is on disk."""
 
     def sent(self, to: str, last_index: int, size: int) -> None:
-        """The last send with entries to this peer left with entries up to `last_index`, `size` bytes."""
+        """Of the last send with entries to this peer, those up to `last_index` left."""
 
     def lost(self, to: str) -> None:
         """A send with entries to this peer did not leave, or the transport dropped it."""
@@ -217,7 +217,7 @@ class Core(Protocol):
 
 
 class Agreement(Protocol):
-    """What an application hands to `replog.open`: the choice and the tuning of an agreement layer."""
+    """What an application hands to `replog.open`: an agreement layer, chosen and tuned."""
 
     @property
     def name(self) -> str:

@@ -110,7 +110,7 @@ def _entry_refs(first: int, runs: object) -> list[EntryRef]:
         raise PeerFault("entries are not a list of runs")
     refs: list[EntryRef] = []
     for run in runs:
-        if type(run) is not tuple or len(run) != 3:  # noqa: PLR2004 - count, number, node
+        if type(run) is not tuple or len(run) != 3:
             raise PeerFault("a run of entries is malformed")
         count, epoch = _integer(run[0]), _epoch(run[1:])
         if not 0 < count <= ENTRIES_MAX - len(refs):
@@ -146,7 +146,7 @@ def _bytes(value: object) -> bytes:
 
 
 def _epoch(value: object) -> Epoch:
-    if type(value) is not tuple or len(value) != 2:  # noqa: PLR2004 - number and node
+    if type(value) is not tuple or len(value) != 2:
         raise PeerFault(f"{value!r} is no epoch")
     node = _str(value[1])
     if len(node) > NODE_ID_CHARACTERS_MAX:

@@ -110,7 +110,11 @@ def unpack_records(entry: Entry, run: int) -> list[bytes]:
         )
     except Exception as error:  # msgpack raises several unrelated classes for bad bytes
         raise PeerFault(f"run {run} does not unpack: {error}") from error
-    if type(records) is not list or len(records) != wanted.count or set(map(type, records)) - {bytes}:
+    if (
+        type(records) is not list
+        or len(records) != wanted.count
+        or set(map(type, records)) - {bytes}
+    ):
         raise PeerFault(f"run {run} is not an array of {wanted.count} records")
     return records
 

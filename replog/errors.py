@@ -91,7 +91,7 @@ class StoreFailed(StoreError):
 
 
 class IdentityRefused(ReplogError):
-    """The other members remember this node by other data: its directory was lost, wiped or copied."""
+    """The other members remember this node by other data: its directory was lost or copied."""
 
 
 class PeerFault(ReplogError):

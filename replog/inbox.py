@@ -137,7 +137,9 @@ class Inbox:
 
     def take(
         self,
-    ) -> tuple[list[Records | PackedRun], list[tuple[Callable[[Pending[Any]], None], Pending[Any]]]]:
+    ) -> tuple[
+        list[Records | PackedRun], list[tuple[Callable[[Pending[Any]], None], Pending[Any]]]
+    ]:
         """Everything that arrived since the last call: appends in order, and requests."""
         with self._lock:
             self._gather()

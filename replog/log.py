@@ -6,7 +6,7 @@ import atexit
 import random
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import transport as transport_package
 from replog.config import Limits
@@ -190,7 +190,7 @@ class ReplicatedLog:
     # -- the node ------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        """This node as it sees itself now. Raises `Closed`, or `NodeStopped` with its cause."""
+        """The node as it sees itself now. Raises `Closed`, or `NodeStopped` with its cause."""
         status: Status = self._inbox.request(self._node.status).result(STATUS_SECONDS_MAX)
         return status
 
@@ -212,13 +212,13 @@ class ReplicatedLog:
         if self._closed:
             raise Closed("the log is closed")
 
-    def __enter__(self) -> ReplicatedLog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> ReplicatedLog:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -228,9 +228,7 @@ class ReplicatedLog:
 class Follower:
     """An endless iterator over records, for one thread or one coroutine."""
 
-    def __init__(
-        self, chunk: Callable[[int], list[Record]], recent: Recent, start: int
-    ) -> None:
+    def __init__(self, chunk: Callable[[int], list[Record]], recent: Recent, start: int) -> None:
         self._chunk = chunk
         self._recent = recent
         self._position = start
@@ -345,7 +343,7 @@ def open(  # noqa: A001 - `replog.open` is what users look for
         store.close()
         raise
     recent = Recent(restoration.position.offset)
-    replica = Replica(agreement, restoration, limits, now_ms(), random.Random())  # noqa: S311
+    replica = Replica(agreement, restoration, limits, now_ms(), random.Random())
     running = Node(
         replica,
         store,

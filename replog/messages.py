@@ -73,12 +73,16 @@ class NotLeader(NamedTuple):
 class ReadRequest(NamedTuple):
     """Asks the leader for an index that covers everything committed before now."""
 
+    life: int
+    """The sender's: its next life uses the same tokens again, and must not take this answer."""
     token: int
 
 
 class ReadAnswer(NamedTuple):
     """Everything committed before the request lies at or below `index`."""
 
+    life: int
+    """As asked."""
     token: int
     index: int  # type: ignore[assignment]
 

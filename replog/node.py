@@ -165,8 +165,8 @@ class Node:
         self._thread.join(STOP_SECONDS_MAX)
         if self._thread.is_alive():
             raise ReplogError(
-                f"the node did not stop within {STOP_SECONDS_MAX} s: its disk may hang; the process "
-                f"can be killed, nothing acknowledged is lost"
+                f"the node did not stop within {STOP_SECONDS_MAX} s: its disk may hang; the "
+                f"process can be killed, nothing acknowledged is lost"
             )
 
     def is_own_thread(self) -> bool:

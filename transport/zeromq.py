@@ -176,7 +176,7 @@ class ZeroMQTransport:
         send = socket.send
         unfinished = False
         try:
-            send(self._frame, _SEND_MORE)
+            self._begin(socket)
             if parts:
                 unfinished = True
                 send(header, _SEND_MORE)
@@ -251,16 +251,26 @@ class ZeroMQTransport:
         self._disconnect(node)
 
     def close(self) -> None:
-        """See `Transport.close`. In a forked child it does nothing: the sockets are the parent's."""
+        """See `Transport.close`. Does nothing in a forked child: the sockets are its parent's."""
         if self._owner.closed or self._owner.forked:
             return
         self._owner.close()
         self._wakeup.close()
-        # Looking up a peer's host name may hold up libzmq's own thread, and nothing interrupts that:
+        # Looking up a peer's host name may hold up libzmq's own thread, and nothing interrupts it:
         # another thread waits for its end, and this one waits a limited time.
         ending = threading.Thread(target=self._context.destroy, name="transport-end", daemon=True)
         ending.start()
         ending.join(CLOSE_TIMEOUT_MS / 1000)
+
+    def _begin(self, socket: zmq.Socket[bytes]) -> None:
+        """Write a message's first part. Raises zmq.Again if there is no connection, or no room."""
+        try:
+            socket.send(self._frame, _SEND_MORE)
+        except zmq.Again:
+            # A send looks for new room once in a millisecond only; polling looks now.
+            if not socket.poll(0, zmq.POLLOUT):
+                raise
+            socket.send(self._frame, _SEND_MORE)
 
     def _read_message(self) -> Received | None:
         # Past its routing id a message has all its parts: none of these calls can find nothing.

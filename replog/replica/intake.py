@@ -47,11 +47,11 @@ class Intake:
         return self._expected is not None
 
     def open(self, producers: Producers) -> None:
-        """This node leads and its first entry is delivered; `producers` is the table after it."""
+        """The node leads and its first entry is delivered; `producers` is the table after it."""
         self._expected = producers.copy()
 
     def close(self) -> None:
-        """This node does not lead (any more): what was taken and not proposed is offered again by
+        """The node does not lead (any more): what was taken and not proposed is offered again by
         its origins."""
         self._expected = None
         self._queue.clear()

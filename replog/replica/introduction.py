@@ -51,7 +51,7 @@ class Introduction:
                 store_id,
                 life,
                 f"{sender} shows store {store_id.hex()}, but {self._identity.node} remembers it by "
-                f"store {bound.store_id.hex()}: {sender} lost its data or runs on a wrong directory",
+                f"store {bound.store_id.hex()}: {sender} lost its data or runs in a wrong place",
             )
         if bound is not None and bound.life > life:
             return Refused(

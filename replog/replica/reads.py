@@ -5,6 +5,7 @@ Rules of this file (dissertation section 6.4; both agreements confirm in the sam
 1. A barrier is confirmed by a round that starts after the call, never by an earlier one.
 2. It holds once this node has delivered up to the confirmed index.
 3. A request or answer that is lost is asked again under a new token on a timer.
+4. An answer counts only in the life that asked: an earlier life's was confirmed too early.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ REMOTE_READS_MAX = 4096
 class Reads:
     """The barriers of this node, and the requests of others while it leads."""
 
-    def __init__(self, node: str, core: Core, retry_ms: int) -> None:
+    def __init__(self, node: str, life: int, core: Core, retry_ms: int) -> None:
         self._node = node
+        self._life = life
         self._core = core
         self._retry_ms = retry_ms
         self._next_token = 1
         self._asking: list[Ticket] = []
         """Not yet in a round."""
         self._asked: dict[int, list[Ticket]] = {}
-        self._remote: dict[int, tuple[str, int]] = {}
+        self._remote: dict[int, tuple[str, ReadRequest]] = {}
         self._confirmed: list[tuple[int, list[Ticket]]] = []
         self.deadline: int | None = None
 
@@ -54,7 +56,7 @@ class Reads:
         self._asked[token] = self._asking
         self._asking = []
         self.deadline = now + self._retry_ms
-        return [] if leader == self._node else [(leader, ReadRequest(token))]
+        return [] if leader == self._node else [(leader, ReadRequest(self._life, token))]
 
     def ask_again(self) -> None:
         """The leadership changed, or no answer came: every open barrier needs a new round."""
@@ -66,15 +68,15 @@ class Reads:
     def requested(self, now: int, sender: str, message: ReadRequest) -> None:
         """Another node asks; it is answered once confirmed. Silence makes it ask again."""
         if len(self._remote) < REMOTE_READS_MAX and self._core.read(now, self._next_token):
-            self._remote[self._next_token] = (sender, message.token)
+            self._remote[self._next_token] = (sender, message)
             self._next_token += 1
 
     def confirmed(self, state: ReadState) -> tuple[str, ReadAnswer] | None:
         """The core confirmed a read: the answer to send, if another node asked."""
         if state.token in self._remote:
-            sender, token = self._remote.pop(state.token)
-            return sender, ReadAnswer(token, state.index)
-        self.answered(ReadAnswer(state.token, state.index))
+            sender, request = self._remote.pop(state.token)
+            return sender, ReadAnswer(request.life, request.token, state.index)
+        self.answered(ReadAnswer(self._life, state.token, state.index))
         return None
 
     def failed(self, token: int) -> None:
@@ -84,6 +86,8 @@ class Reads:
 
     def answered(self, message: ReadAnswer) -> None:
         """A read of this node is confirmed at an index."""
+        if message.life != self._life:
+            return
         tickets = self._asked.pop(message.token, None)
         if tickets is not None:
             self._confirmed.append((message.index, tickets))
@@ -94,7 +98,9 @@ class Reads:
         """The barriers that hold now."""
         if not self._confirmed:
             return []
-        held = [ticket for at, tickets in self._confirmed if at <= applied_index for ticket in tickets]
+        held = [
+            ticket for at, tickets in self._confirmed if at <= applied_index for ticket in tickets
+        ]
         self._confirmed = [item for item in self._confirmed if item[0] > applied_index]
         return held
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from replog.agreement import Agreement, Message, Ready, Send, Write
+    from replog.agreement import Agreement, Leadership, Message, Ready, Send, Write
     from replog.config import Limits
     from replog.entry import Entry
     from replog.store.interface import Delivered, Restoration
@@ -95,10 +95,13 @@ class Replica:
         self._delivery = Delivery(restoration.position)
         self._origin = Origin(identity.node, identity.life, limits)
         self._intake = Intake(limits)
-        self._reads = Reads(identity.node, self._core, limits.retry_ms)
+        self._reads = Reads(identity.node, identity.life, self._core, limits.retry_ms)
         self._comparison = Comparison(identity.node, membership)
         self._introduction = Introduction(
-            identity, membership.others(identity.node), restoration.peers, done=restoration.introduced
+            identity,
+            membership.others(identity.node),
+            restoration.peers,
+            done=restoration.introduced,
         )
         self._trunk = Trunk(
             Parts(
@@ -132,7 +135,7 @@ class Replica:
 
     # -- inputs --------------------------------------------------------------------------------
 
-    def receive(
+    def receive(  # noqa: PLR0917 - the fields of a frame
         self, now: int, sender: str, store_id: bytes, life: int, header: bytes, parts: list[bytes]
     ) -> None:
         """A frame of another member. A peer's fault is dropped and counted under its class."""
@@ -161,7 +164,7 @@ class Replica:
             self._core.tick(now)
 
     def submit_records(self, records: list[bytes], tickets: list[Ticket], size: int) -> None:
-        """Append single records of `size` bytes together; each ticket comes back in a completion."""
+        """Append single records of `size` bytes together; each ticket comes back completed."""
         self._origin.submit_records(records, tickets, size)
 
     def submit_run(self, body: bytes, count: int, ticket: Ticket) -> None:
@@ -250,6 +253,11 @@ class Replica:
         self._comparison.schedule(now, self._delivery, leads=self.leads)
 
     @property
+    def leadership(self) -> Leadership:
+        """Who leads, as the core sees it now."""
+        return self._core.leadership
+
+    @property
     def leads(self) -> bool:
         """Whether this node leads, as it sees it."""
         return self._leadership.leader == self.node
@@ -278,7 +286,7 @@ class Replica:
 
     def _gathers(self) -> bool:
         """Group commit: while a write of entries is under way, what arrives shares the next one."""
-        under_way = self._writes or any([issued.first_index for issued in self._batches])
+        under_way = self._writes or any(issued.first_index for issued in self._batches)
         return bool(under_way) and not self._intake.fills_entry(self._origin)
 
     def _propose_entry(
@@ -435,7 +443,7 @@ class Replica:
     # -- what others may see -------------------------------------------------------------------
 
     def status(self, drops: Counter[str]) -> Status:
-        """This node as it sees itself; `drops` are the transport's."""
+        """The node as it sees itself; `drops` are the transport's."""
         delivery = self._delivery
         return Status(
             node=self.node,

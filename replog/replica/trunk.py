@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.entry import RECORDS_PER_RUN_MAX, Run
 from replog.errors import PeerFault
@@ -19,13 +19,14 @@ from replog.messages import (
     ReadRequest,
     Refused,
 )
-from replog.replica.comparison import Comparison, diverged
+from replog.replica.comparison import diverged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.agreement import Core, Message
     from replog.config import Limits
+    from replog.replica.comparison import Comparison
     from replog.replica.delivery import Delivery
     from replog.replica.intake import Intake
     from replog.replica.introduction import Introduction
@@ -58,55 +59,45 @@ class Trunk:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._producers: dict[str, int] = {}
-        """Lives of the nodes that have forwarded to this one since it last led."""
+        """Lives of the nodes that have forwarded to this one."""
+        self._receivers: dict[type[Message], Callable[[int, str, Any], None]] = {
+            Expected: self._expected,
+            NotLeader: self._not_leader,
+            ReadRequest: self._read_request,
+            ReadAnswer: self._read_answer,
+            CompareDigest: self._compare_digest,
+            DigestAnswer: self._digest_answer,
+            Diverged: self._diverged,
+            Meet: self._meet,
+            Met: self._met,
+            Refused: self._refused,
+        }
 
     def receive(
         self, now: int, sender: str, life: int, message: Message, bodies: Sequence[bytes]
     ) -> None:
         """One message of a bound sender, with the bodies of its runs."""
-        parts = self._parts
-        if bodies and not isinstance(message, Forward):
+        if isinstance(message, Forward):
+            self._forward(sender, life, message, bodies)
+        elif bodies:
             raise PeerFault(f"{type(message).__name__} travels with {len(bodies)} parts")
-        match message:
-            case Forward():
-                self._forward(now, sender, life, message, bodies)
-            case Expected():
-                self._expected(sender, message)
-            case NotLeader():
-                if sender == parts.core.leadership.leader:
-                    parts.origin.redirect(now, message.leader)
-            case ReadRequest():
-                parts.reads.requested(now, sender, message)
-            case ReadAnswer():
-                parts.reads.answered(message)
-            case CompareDigest():
-                digest = parts.delivery.digest_at(message.index)
-                parts.post(sender, DigestAnswer(message.index, digest))
-            case DigestAnswer():
-                for to, verdict in parts.comparison.answered(sender, message):
-                    parts.post(to, verdict)
-            case Diverged():
-                self._diverged(message)
-            case Meet():
-                parts.post_after_writes(sender, Met(message.store_id))
-            case Met():
-                parts.introduction.met(sender, message)
-            case Refused():
-                parts.introduction.refused(sender, message)
+        else:
+            self._receivers[type(message)](now, sender, message)
 
     def announce_expected(self) -> None:
-        """This node leads and takes runs from now on: whoever waits need not wait for its timer."""
+        """The node leads and takes runs from now on: whoever waits need not wait for its timer."""
         for node in sorted(self._producers):
             self._answer_expected(node, self._producers[node])
 
-    def _forward(
-        self, now: int, sender: str, life: int, message: Forward, bodies: Sequence[bytes]
-    ) -> None:
+    def _forward(self, sender: str, life: int, message: Forward, bodies: Sequence[bytes]) -> None:
         parts = self._parts
         if len(bodies) != len(message.counts) or not bodies:
             raise PeerFault(f"{len(bodies)} bodies for {len(message.counts)} runs")
         for count, body in zip(message.counts, bodies, strict=True):
-            if not 0 < count <= RECORDS_PER_RUN_MAX or not 0 < len(body) <= parts.limits.run_bytes_max:
+            if (
+                not 0 < count <= RECORDS_PER_RUN_MAX
+                or not 0 < len(body) <= parts.limits.run_bytes_max
+            ):
                 raise PeerFault(f"a run of {count} records in {len(body)} bytes")
         self._producers[sender] = life
         if not parts.intake.is_open:
@@ -128,13 +119,40 @@ class Trunk:
         expected = parts.intake.expected(node, life)
         parts.post(node, Expected(life, expected, parts.core.leadership.epoch))
 
-    def _expected(self, sender: str, message: Expected) -> None:
+    def _expected(self, _: int, sender: str, message: Expected) -> None:
         parts = self._parts
-        leadership = parts.core.leadership
-        if message.life == parts.identity.life and sender == leadership.leader:
+        leader = parts.core.leadership.leader
+        if message.life == parts.identity.life and sender == leader:
             parts.origin.expected(message.next_sequence)
 
-    def _diverged(self, message: Diverged) -> None:
+    def _not_leader(self, now: int, sender: str, message: NotLeader) -> None:
+        if sender == self._parts.core.leadership.leader:
+            self._parts.origin.redirect(now, message.leader)
+
+    def _read_request(self, now: int, sender: str, message: ReadRequest) -> None:
+        self._parts.reads.requested(now, sender, message)
+
+    def _read_answer(self, _: int, __: str, message: ReadAnswer) -> None:
+        self._parts.reads.answered(message)
+
+    def _compare_digest(self, _: int, sender: str, message: CompareDigest) -> None:
+        digest = self._parts.delivery.digest_at(message.index)
+        self._parts.post(sender, DigestAnswer(message.index, digest))
+
+    def _digest_answer(self, _: int, sender: str, message: DigestAnswer) -> None:
+        for to, verdict in self._parts.comparison.answered(sender, message):
+            self._parts.post(to, verdict)
+
+    def _diverged(self, _: int, __: str, message: Diverged) -> None:
         digest = self._parts.delivery.digest_at(message.index)
         if digest and digest != message.digest:
             raise diverged(message)
+
+    def _meet(self, _: int, sender: str, message: Meet) -> None:
+        self._parts.post_after_writes(sender, Met(message.store_id))
+
+    def _met(self, _: int, sender: str, message: Met) -> None:
+        self._parts.introduction.met(sender, message)
+
+    def _refused(self, _: int, sender: str, message: Refused) -> None:
+        self._parts.introduction.refused(sender, message)

@@ -42,7 +42,9 @@ class Window:
         index, epoch, source_epoch = wanted
         entry = self._staged.get(EntryRef(index, source_epoch)) or self.get(index, source_epoch)
         if entry is None:
-            raise InvariantBroken(f"the core writes entry {index} of {source_epoch}, never received")
+            raise InvariantBroken(
+                f"the core writes entry {index} of {source_epoch}, never received"
+            )
         self._remove(index)
         self._entries[index] = (epoch, entry)
         self._bytes += len(entry.data)

@@ -81,6 +81,8 @@ class DirectoryLock:
         """Give the lock back."""
         if self._descriptor in _held:
             _held.remove(self._descriptor)
+            # A child forked a moment ago may not have closed its copy yet.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
 
 

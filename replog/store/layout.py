@@ -285,8 +285,9 @@ def parse_log_row(file: str, key: bytes, value: bytes) -> tuple[StoredEntry, Ent
     return StoredEntry(index, epoch, data), entry
 
 
-def pack_epoch(first_index: int, epoch: Epoch) -> tuple[bytes, bytes]:
-    """Key and value of a run of entries of one epoch."""
+def pack_epoch(run: tuple[int, Epoch]) -> tuple[bytes, bytes]:
+    """Key and value of a run of entries of one epoch: (first index, epoch)."""
+    first_index, epoch = run
     key = index_key(first_index)
     return key, _seal(EPOCHS, key, epoch)
 

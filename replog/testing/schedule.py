@@ -11,10 +11,15 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
+from replog.testing.checkers import Violation
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Action = Callable[..., None]
+
+ACTIONS_PER_MS_MAX = 20_000
+"""More in one millisecond means that somebody answers himself for ever."""
 
 
 class Schedule:
@@ -38,11 +43,17 @@ class Schedule:
     def run(self, until: int, finished: Callable[[], bool] | None = None) -> bool:
         """Carry out what is due up to this time, inclusive; stop early once `finished` says so.
 
-        Returns whether it did. Time then stands at the last action; else at `until`.
+        Returns whether it did. Time then stands at the last action; else at `until`. Raises
+        `Violation` when time stands still.
         """
         heap = self._heap
+        actions = 0
         while heap and heap[0][0] <= until:
-            self.now, _, action, arguments = heappop(heap)
+            time, _, action, arguments = heappop(heap)
+            actions = actions + 1 if time == self.now else 0
+            if actions > ACTIONS_PER_MS_MAX:
+                raise Violation(f"time stands still after {actions} actions in one millisecond")
+            self.now = time
             action(*arguments)
             if finished is not None and finished():
                 return True

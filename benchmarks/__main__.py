@@ -1,0 +1,155 @@
+"""`python -m benchmarks`: measure, show, and keep the figures if asked to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from benchmarks import floor, latency, machine, results, throughput
+from benchmarks.cluster import Cluster, ClusterBroken
+from benchmarks.processes import ROOT, ChildFailed
+from benchmarks.samples import median
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.results import Figure
+
+QUESTIONS = ("floor", "latency", "throughput")
+FLOOR_SAMPLES_PER_SECOND = 200
+
+
+def main() -> int:
+    given = arguments()
+    console = Console()
+    try:
+        machine.check_disk(given.directory)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    directory = scratch(given.directory)
+    description = machine.describe(directory)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=directory) as data, progress() as shown:
+        task = shown.add_task("", total=steps(given))
+
+        def say(what: str) -> None:
+            shown.update(task, description=what)
+            shown.advance(task)
+            if not shown.console.is_terminal:
+                print(what, file=sys.stderr, flush=True)
+
+        try:
+            figures = measure(given, Path(data), say)
+        except (ChildFailed, ClusterBroken) as error:
+            shown.stop()
+            print(f"no figures: {error}", file=sys.stderr)
+            return 1
+    results.show(console, description, figures)
+    if given.write:
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = ROOT / "benchmarks" / "results" / f"{moment}.json"
+        settings = {name: getattr(given, name) for name in ("questions", "seconds", "repeats")}
+        results.write(path, description, settings, figures)
+        console.print(f"written to {path.relative_to(ROOT)}")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)}; default: all"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each load (default: 5)")
+    parser.add_argument("--repeats", type=int, default=1, help="of every measurement (default: 1)")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=ROOT / ".bench",
+        help="for the data, on a disk (default: .bench in the checkout)",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="keep the figures in benchmarks/results/"
+    )
+    given = parser.parse_args()
+    given.questions = given.questions or list(QUESTIONS)
+    if unknown := set(given.questions) - {*QUESTIONS}:
+        parser.error(f"no question {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    if given.seconds <= 0 or given.repeats <= 0:
+        parser.error("--seconds and --repeats must be positive")
+    return given
+
+
+def scratch(directory: Path) -> Path:
+    """The directory for the data, invisible to git."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / ".gitignore").write_text("*\n", encoding="utf-8")
+    return directory
+
+
+def progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def steps(given: argparse.Namespace) -> int:
+    """How often `say` will be called."""
+    per_repeat = {"floor": 3, "latency": latency.ROUNDS, "throughput": len(throughput.LOADS)}
+    repeats: int = given.repeats
+    return 1 + repeats * sum(per_repeat[question] for question in given.questions)
+
+
+def measure(given: argparse.Namespace, directory: Path, say: Callable[[str], None]) -> list[Figure]:
+    """The figures of every question asked."""
+    figures: list[Figure] = []
+    with ExitStack() as stack:
+        say("starting the processes")
+        beside = stack.enter_context(floor.Floor(directory))
+        if "floor" in given.questions:
+            figures += measure_floor(beside, directory, given, say)
+        if {"latency", "throughput"} & {*given.questions}:
+            cluster = stack.enter_context(Cluster(directory))
+        if "latency" in given.questions:
+            figures += latency.measure(cluster, beside, given.seconds, given.repeats, say)
+        if "throughput" in given.questions:
+            figures += throughput.measure(cluster, given.seconds, given.repeats, say)
+    return figures
+
+
+def measure_floor(
+    beside: floor.Floor, directory: Path, given: argparse.Namespace, say: Callable[[str], None]
+) -> list[Figure]:
+    """The disk, LMDB and ZeroMQ, each alone."""
+    samples = max(1, int(FLOOR_SAMPLES_PER_SECOND * given.seconds))
+    parts: dict[str, Callable[[], list[float]]] = {
+        "fdatasync of 4 KiB, p50": partial(floor.sync_us, directory, samples),
+        "raw LMDB commit, p50": partial(floor.commit_us, directory, samples),
+        "raw ZeroMQ round trip, p50": partial(beside.round_trips_us, samples),
+    }
+    values: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(given.repeats):
+        for name, part in parts.items():
+            say(name)
+            values[name].append(median(part()))
+    return [
+        results.Figure(question="floor", name=name, unit="us", values=tuple(found))
+        for name, found in values.items()
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

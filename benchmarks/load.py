@@ -1,0 +1,146 @@
+"""Load made inside a node's process, through the public API, by the thread of an application."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from benchmarks.samples import percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replog import Pending, ReplicatedLog
+
+T = TypeVar("T")
+
+CHUNKS = 16
+"""Single appends are made, and waited for, in this many parts of what is outstanding."""
+ANSWER_SECONDS_MAX = 20.0
+
+
+class Counted(NamedTuple):
+    """What a load came to."""
+
+    acknowledged: int
+    """Records whose append ended within the window."""
+    appended: int
+    """Records whose append ended at all: every one."""
+    wait_ms_p50: float
+    """From an append to its end, in the window."""
+    wait_ms_p99: float
+
+
+class Tally:
+    """Counts records that are acknowledged between two moments of `time.monotonic`."""
+
+    def __init__(self, begin: float, end: float) -> None:
+        self._begin = begin
+        self._end = end
+        self._acknowledged = 0
+        self._appended = 0
+        self._waits_ms: list[float] = []
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._end
+
+    def add(self, records: int, appended_at: float) -> None:
+        """Records appended then are acknowledged now."""
+        now = time.monotonic()
+        self._appended += records
+        if self._begin <= now < self._end:
+            self._acknowledged += records
+            self._waits_ms.append(1000 * (now - appended_at))
+
+    def counted(self) -> Counted:
+        waits = self._waits_ms or [0.0]
+        return Counted(
+            self._acknowledged, self._appended, percentile(waits, 50), percentile(waits, 99)
+        )
+
+
+def single_appends(
+    log: ReplicatedLog, *, outstanding: int, record_bytes: int, begin: float, end: float
+) -> Counted:
+    """Keep this many `append` outstanding from now to `end`, and take every answer."""
+    records = [os.urandom(record_bytes) for _ in range(max(1, outstanding // CHUNKS))]
+    append = log.append
+
+    def offer() -> list[Pending[int]]:
+        return [append(record) for record in records]
+
+    def take(pendings: list[Pending[int]]) -> None:
+        # The last one first: those before it are known by then, and need no wake-up each.
+        pendings[-1].result(ANSWER_SECONDS_MAX)
+        for pending in pendings:
+            pending.result(ANSWER_SECONDS_MAX)
+
+    return _keep_outstanding(offer, take, CHUNKS, len(records), Tally(begin, end))
+
+
+def runs(
+    log: ReplicatedLog,
+    *,
+    outstanding: int,
+    records_per_run: int,
+    record_bytes: int,
+    begin: float,
+    end: float,
+) -> Counted:
+    """Keep this many `append_many` outstanding from now to `end`, and take every answer."""
+    records = [os.urandom(record_bytes) for _ in range(records_per_run)]
+
+    def offer() -> Pending[range]:
+        return log.append_many(records)
+
+    def take(pending: Pending[range]) -> None:
+        pending.result(ANSWER_SECONDS_MAX)
+
+    return _keep_outstanding(offer, take, outstanding, records_per_run, Tally(begin, end))
+
+
+def _keep_outstanding(
+    offer: Callable[[], T], take: Callable[[T], None], many: int, records: int, tally: Tally
+) -> Counted:
+    """Offer `many` times, then once for each answer taken, and at the end take what is left."""
+    waiting: deque[tuple[float, T]] = deque()
+    while not tally.is_over:
+        while len(waiting) < many:
+            waiting.append((time.monotonic(), offer()))
+        appended_at, oldest = waiting.popleft()
+        take(oldest)
+        tally.add(records, appended_at)
+    for appended_at, oldest in waiting:
+        take(oldest)
+        tally.add(records, appended_at)
+    return tally.counted()
+
+
+def one_by_one_us(log: ReplicatedLog, *, samples: int, record_bytes: int) -> list[float]:
+    """How long one append takes when nothing else goes on, for a thread."""
+    record = os.urandom(record_bytes)
+    durations = []
+    for _ in range(samples):
+        begin = time.perf_counter_ns()
+        log.append(record).result(ANSWER_SECONDS_MAX)
+        durations.append((time.perf_counter_ns() - begin) / 1000)
+    return durations
+
+
+def awaited_one_by_one_us(log: ReplicatedLog, *, samples: int, record_bytes: int) -> list[float]:
+    """The same for a coroutine."""
+
+    async def measure() -> list[float]:
+        record = os.urandom(record_bytes)
+        durations = []
+        for _ in range(samples):
+            begin = time.perf_counter_ns()
+            await log.append(record)
+            durations.append((time.perf_counter_ns() - begin) / 1000)
+        return durations
+
+    return asyncio.run(asyncio.wait_for(measure(), ANSWER_SECONDS_MAX))

@@ -1,0 +1,99 @@
+"""Figures, their bars, the table that shows them and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from benchmarks.samples import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One thing measured, once for each repeat."""
+
+    question: str
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    at_least: float | None = None
+    """The bar, for what should be high."""
+    at_most: float | None = None
+    """The bar, for what should be low."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Whatever helps to explain the values."""
+
+    @property
+    def meets_bar(self) -> bool | None:
+        """Whether the median meets the bar; None without one."""
+        middle = spread(self.values).median
+        if self.at_least is not None:
+            return middle >= self.at_least
+        if self.at_most is not None:
+            return middle <= self.at_most
+        return None
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    """For people."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("what")
+    for heading in ("lowest", "median", "highest", "", "bar", "of it"):
+        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    question = ""
+    for figure in figures:
+        if question and figure.question != question:
+            shown.add_section()
+        question = figure.question
+        shown.add_row(figure.name, *_cells(figure))
+    return shown
+
+
+def _cells(figure: Figure) -> list[str]:
+    lowest, middle, highest = (_number(value) for value in spread(figure.values))
+    bar = figure.at_least if figure.at_least is not None else figure.at_most
+    if bar is None:
+        return [lowest, middle, highest, figure.unit, "", ""]
+    sign = ">=" if figure.at_least is not None else "<="
+    colour = "green" if figure.meets_bar else "red"
+    ratio = f"[{colour}]{spread(figure.values).median / bar:.2f}[/]"
+    return [lowest, middle, highest, figure.unit, f"{sign} {_number(bar)}", ratio]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def show(console: Console, machine: dict[str, Any], figures: Sequence[Figure]) -> None:
+    """Print the machine and the table."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    console.print(
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"{machine['kernel']}, {machine['file_system']}; {machine['python']}, {packages}, "
+        f"libzmq {machine['libzmq']}; load average {machine['load_average'][0]}",
+        highlight=False,
+    )
+    console.print(table(figures))
+
+
+def write(
+    path: Path, machine: dict[str, Any], settings: dict[str, Any], figures: Sequence[Figure]
+) -> None:
+    """Keep the figures, with everything needed to read them later."""
+    kept = {
+        "machine": machine,
+        "settings": settings,
+        "figures": [asdict(figure) for figure in figures],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

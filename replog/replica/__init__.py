@@ -1,0 +1,1 @@
+"""One member's whole behaviour without clock, socket, file or thread: `replica.Replica`."""

@@ -1,0 +1,276 @@
+"""The judges of a simulated run: each knows one rule, and none asks the code it judges.
+
+================= ==============================================================================
+class             rule
+================= ==============================================================================
+`History`         every node delivers the same entries, rows and digests, in index order, also
+                  across restarts; every record once, as it was submitted, each producer's in order
+`Durability`      whatever is delivered anywhere lies on the disks of a commit quorum
+`Leaders`         an epoch has one leader
+`Promises`        a promise on a disk never falls; no message leaves that promises more than the
+                  sender's disk holds; a vote is given once
+`Stored`          an index and an epoch name the same bytes on every disk
+`Acknowledgements` an acknowledged record lies where it was said to, and is acknowledged once
+`Barriers`        a barrier that holds covers whatever was delivered anywhere before it was asked for
+================= ==============================================================================
+
+Each raises `Violation`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from replog.entry import DIGEST_START, Epoch, unpack_records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replog.agreement import Message
+    from replog.entry import Entry
+    from replog.quorum import Quorums
+    from replog.replica.effects import Completion
+    from replog.store.interface import Delivered, Position, StoredEntry
+    from replog.store.memory import MemoryDisk
+
+EPOCH_IS_ITS_NUMBER = frozenset({"raft"})
+"""Agreements with one leader, and one promise, for each number; in the others the node counts too."""
+
+
+class Violation(Exception):
+    """A rule is broken."""
+
+
+class Ticket(NamedTuple):
+    """One append: the records it is about, and who was asked."""
+
+    number: int
+    node: str
+    life: int
+    payloads: tuple[bytes, ...]
+    """One; all of them for a run."""
+
+
+class History:
+    """What was delivered: the same on every node, whichever comes first."""
+
+    def __init__(self) -> None:
+        self.rows: list[Delivered] = []
+        """Entry `index` lies at `index - 1`."""
+        self.records: list[bytes] = []
+        """By offset."""
+        self.submitted: set[bytes] = set()
+        self.applied: dict[str, int] = {}
+        """The last index each node's present life has delivered, or started from."""
+        self._data: list[bytes] = []
+        self._last: dict[bytes, tuple[int, int]] = {}
+        """Of each node, the life and number of its latest record."""
+
+    @property
+    def last_index(self) -> int:
+        """The highest index delivered anywhere."""
+        return len(self.rows)
+
+    def entry(self, index: int) -> bytes:
+        """The bytes of a delivered entry."""
+        return self._data[index - 1]
+
+    def started(self, node: str, position: Position) -> None:
+        """A life begins with what its disk says was delivered."""
+        index = position.index
+        if index > self.last_index:
+            raise Violation(f"{node} starts at entry {index}; nobody delivered beyond {self.last_index}")
+        offset, digest = 0, DIGEST_START
+        if index:
+            row = self.rows[index - 1]
+            offset, digest = row.base_offset + row.count, row.digest
+        if (position.offset, position.digest) != (offset, digest):
+            raise Violation(f"{node} starts at entry {index} with another digest than was delivered")
+        self.applied[node] = index
+
+    def delivered(self, node: str, row: Delivered, entry: Entry) -> bool:
+        """A node delivers an entry; whether it is the first to do so."""
+        index = row.index
+        if index != self.applied[node] + 1:
+            raise Violation(f"{node} delivers entry {index} after {self.applied[node]}")
+        self.applied[node] = index
+        if index <= self.last_index:
+            if entry.data != self._data[index - 1]:
+                raise Violation(f"{node} delivers other bytes at entry {index} than was delivered")
+            if row != self.rows[index - 1]:
+                raise Violation(f"{node} delivers {row}, others {self.rows[index - 1]}")
+            return False
+        if row.base_offset != len(self.records):
+            raise Violation(f"{row} at entry {index}, but the next offset is {len(self.records)}")
+        for place in row.accepted:
+            for record in unpack_records(entry, place):
+                self._append(record)
+        if len(self.records) != row.base_offset + row.count:
+            raise Violation(f"{row} counts other records than the entry holds")
+        self.rows.append(row)
+        self._data.append(entry.data)
+        return True
+
+    def _append(self, record: bytes) -> None:
+        if record not in self.submitted:
+            raise Violation(f"nobody submitted {record!r}")
+        node, life, number = record.split(b" ", 1)[0].split(b"/")
+        this = (int(life), int(number))
+        before = self._last.get(node, (0, -1))
+        if this != (before[0], before[1] + 1) and not (this[0] > before[0] and this[1] == 0):
+            raise Violation(f"{record!r} is delivered after life {before[0]}, number {before[1]}")
+        self._last[node] = this
+        self.records.append(record)
+
+
+class Durability:
+    """Delivered means committed, and that means: on a quorum's disks."""
+
+    def __init__(self, quorums: Quorums, disks: Mapping[str, MemoryDisk]) -> None:
+        self._quorums = quorums
+        self._disks = disks
+
+    def delivered(self, index: int, data: bytes) -> None:
+        """An entry is delivered for the first time."""
+        holders = {
+            node
+            for node, disk in self._disks.items()
+            if index <= len(disk.log) and disk.log[index - 1].data == data
+        }
+        if not self._quorums.can_commit(holders):
+            raise Violation(f"entry {index} is delivered, but only {sorted(holders)} have it on disk")
+
+
+class Leaders:
+    """One leader for each epoch."""
+
+    def __init__(self, agreement: str) -> None:
+        self._by_number = agreement in EPOCH_IS_ITS_NUMBER
+        self._leaders: dict[Epoch, str] = {}
+        self.changes = 0
+        """How often another epoch got its leader, after the first."""
+
+    def leads(self, node: str, epoch: Epoch) -> bool:
+        """A node sees itself leading; whether that is news."""
+        key = Epoch(epoch.number, "") if self._by_number else epoch
+        known = self._leaders.get(key)
+        if known == node:
+            return False
+        if known is not None or epoch.node != node:
+            raise Violation(f"{node} leads {epoch}, which {known or epoch.node} leads")
+        self._leaders[key] = node
+        self.changes = len(self._leaders) - 1
+        return True
+
+
+class Promises:
+    """What the disks have sworn, and what messages say about it."""
+
+    def __init__(self, agreement: str, disks: Mapping[str, MemoryDisk]) -> None:
+        self._by_number = agreement in EPOCH_IS_ITS_NUMBER
+        self._disks = disks
+        self._votes: dict[tuple[str, int], str] = {}
+
+    def stored(self, node: str, before: Epoch, after: Epoch) -> None:
+        """A commit has replaced a promise."""
+        revoked = before.node and self._by_number and after.number == before.number
+        if after < before or (revoked and after.node != before.node):
+            raise Violation(f"the disk of {node} promised {before}, and now {after}")
+
+    def leaves(self, node: str, to: str, message: Message) -> None:
+        """A message leaves. Its promises are known by the names that the agreements share."""
+        name = type(message).__name__
+        disk = self._disks[node]
+        if name == "Vote" and message.granted:  # type: ignore[attr-defined]
+            term: int = message.term  # type: ignore[attr-defined]
+            if self._votes.setdefault((node, term), to) != to:
+                raise Violation(f"{node} votes in term {term} for {to} and another")
+            promise = disk.outline.promise
+            if promise.number < term or (promise.number == term and promise.node != to):
+                raise Violation(f"{node} votes in term {term} for {to}; its disk promised {promise}")
+        elif name == "Appended" and message.match_index > len(disk.log):  # type: ignore[attr-defined]
+            raise Violation(f"{node} sends {message}, but its disk ends at {len(disk.log)}")
+
+
+class Stored:
+    """Entries on the disks."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, Epoch], bytes] = {}
+
+    def stored(self, node: str, entry: StoredEntry) -> None:
+        """A commit has written an entry."""
+        if self._known.setdefault((entry.index, entry.epoch), entry.data) != entry.data:
+            raise Violation(f"{node} stores other bytes as entry {entry.index} of {entry.epoch}")
+
+
+class Acknowledgements:
+    """What clients were told."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._done: set[int] = set()
+
+    def acknowledged(self, node: str, life: int, completion: Completion) -> Sequence[Ticket]:
+        """Records of this life are said to be in the log; their tickets."""
+        tickets: list[Ticket] = []
+        offset = completion.base_offset
+        for ticket in completion.tickets:
+            if not isinstance(ticket, Ticket) or (ticket.node, ticket.life) != (node, life):
+                raise Violation(f"life {life} of {node} acknowledges {ticket}")
+            if ticket.number in self._done:
+                raise Violation(f"{ticket} is acknowledged twice")
+            self._done.add(ticket.number)
+            end = offset + len(ticket.payloads)
+            if tuple(self._history.records[offset:end]) != ticket.payloads:
+                raise Violation(f"{ticket} is acknowledged at offset {offset}, where it is not")
+            offset = end
+            tickets.append(ticket)
+        if offset != completion.base_offset + completion.count:
+            raise Violation(f"{completion} acknowledges another number of records")
+        return tickets
+
+
+class Barriers:
+    """Reads after a barrier see whatever was there before it."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._floors: list[int] = []
+
+    def asked(self) -> int:
+        """A barrier is asked for somewhere; its number."""
+        self._floors.append(self._history.last_index)
+        return len(self._floors) - 1
+
+    def passed(self, node: str, number: int) -> None:
+        """A node says that a barrier holds."""
+        floor, applied = self._floors[number], self._history.applied[node]
+        if applied < floor:
+            raise Violation(
+                f"barrier {number} holds on {node}, which has delivered up to entry {applied}; "
+                f"entry {floor} was delivered before it was asked for"
+            )
+
+
+class Checkers:
+    """All of them; `tally` counts what was judged."""
+
+    def __init__(
+        self, agreement: str, quorums: Quorums, disks: Mapping[str, MemoryDisk], tally: Counter[str]
+    ) -> None:
+        self.tally = tally
+        self.history = History()
+        self.durability = Durability(quorums, disks)
+        self.leaders = Leaders(agreement)
+        self.promises = Promises(agreement, disks)
+        self.stored = Stored()
+        self.acknowledgements = Acknowledgements(self.history)
+        self.barriers = Barriers(self.history)
+
+    def delivered(self, node: str, row: Delivered, entry: Entry) -> None:
+        """A node delivers an entry."""
+        if self.history.delivered(node, row, entry):
+            self.durability.delivered(row.index, entry.data)
+            self.tally["records"] += row.count

@@ -1,0 +1,75 @@
+"""The clients of a simulated cluster: appends and barriers on every node, never the same record twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replog.testing.checkers import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replog.testing.host import Host
+    from replog.testing.world import World
+
+RECORDS_PER_REQUEST_MAX = 6
+OPEN_TICKETS_MAX = 100
+"""A node that has acknowledged none of so many appends is given no more."""
+
+
+class Clients:
+    """Put requests to nodes at random until told to stop."""
+
+    def __init__(self, world: World, hosts: Sequence[Host]) -> None:
+        self._world = world
+        self._hosts = hosts
+        self._next_ticket = 0
+        self._next_number: dict[tuple[str, int], int] = {}
+        self._over = False
+
+    def begin(self) -> None:
+        """The first request comes soon."""
+        self._await_next()
+
+    def stop(self) -> None:
+        """No more requests at random."""
+        self._over = True
+
+    def append(self, host: Host, count: int, *, whole: bool) -> None:
+        """Append new records on a node that runs: single ones, or one run."""
+        records = [self._record(host) for _ in range(count)]
+        if whole:
+            host.append_run(self._ticket(host, tuple(records)))
+        else:
+            host.append_records([self._ticket(host, (record,)) for record in records])
+
+    def _await_next(self) -> None:
+        mean_ms = self._world.plan.request_ms_mean
+        delay_ms = int(self._world.random.expovariate(1 / mean_ms))
+        self._world.schedule.after(delay_ms, self._request)
+
+    def _request(self) -> None:
+        if self._over:
+            return
+        self._await_next()
+        world = self._world
+        host = world.random.choice(self._hosts)
+        if host.replica is None or len(host.tickets) >= OPEN_TICKETS_MAX:
+            return
+        kind = world.below(10)
+        if kind == 0:
+            host.barrier()
+        else:
+            self.append(host, 1 + world.below(RECORDS_PER_REQUEST_MAX), whole=kind == 1)
+
+    def _ticket(self, host: Host, payloads: tuple[bytes, ...]) -> Ticket:
+        self._next_ticket += 1
+        return Ticket(self._next_ticket, host.node, host.life, payloads)
+
+    def _record(self, host: Host) -> bytes:
+        """Names the node, its life and the record's number there; filled up to a random length."""
+        producer = host.node, host.life
+        number = self._next_number.get(producer, 0)
+        self._next_number[producer] = number + 1
+        length = self._world.below(self._world.plan.record_bytes_max)
+        return f"{host.node}/{host.life}/{number} ".encode().ljust(length, b".")

@@ -1,0 +1,127 @@
+"""The writer and reader threads of one simulated life.
+
+Rules of this file:
+
+1. One commit is under way at a time; it takes every batch queued so far (group commit), and what it
+   writes is on the disk when it ends, not before.
+2. A crash loses what is queued. The commit under way is lost or ends, and nobody is told which.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replog.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from replog.replica.effects import Load
+    from replog.store.interface import Batch, StoredEntry
+    from replog.store.memory import MemoryDisk, MemoryStore
+    from replog.testing.world import World
+
+
+class DiskThreads:
+    """Carries out batches and loads, and reports them, until the life ends."""
+
+    def __init__(
+        self,
+        world: World,
+        disk: MemoryDisk,
+        store: MemoryStore,
+        slowness: int,
+        *,
+        effect: Callable[[], bool],
+        durable: Callable[[int], None],
+        loaded: Callable[[int, Sequence[StoredEntry]], None],
+        failed: Callable[[StoreFailed], None],
+    ) -> None:
+        """`effect` is asked before and after each commit whether the node still lives."""
+        self._world = world
+        self._disk = disk
+        self._store = store
+        self._node = store.restore().identity.node
+        self._slowness = slowness
+        self._effect = effect
+        self._durable = durable
+        self._loaded = loaded
+        self._failed = failed
+        self._queue: list[tuple[int, Batch]] = []
+        self._under_way: list[tuple[int, Batch]] = []
+        self._dead = False
+
+    def queue(self, batch_id: int, batch: Batch) -> None:
+        """Commit this batch after all that came before."""
+        self._queue.append((batch_id, batch))
+        if not self._under_way:
+            self._begin()
+
+    def load(self, load: Load) -> None:
+        """Read entries, as the store is by then."""
+        delay_ms = self._delay(self._world.weather.load_ms_max)
+        self._world.schedule.after(delay_ms, self._read, load)
+
+    def die(self) -> int:
+        """The node crashes; how many batches are lost."""
+        if self._dead:
+            return 0
+        self._dead = True
+        lost = len(self._queue) + len(self._under_way)
+        if self._under_way and self._world.chance(0.5):
+            lost -= len(self._under_way)
+            self._write(reported=False)
+        self._store.close()
+        return lost
+
+    def _delay(self, most_ms: int) -> int:
+        world, weather = self._world, self._world.weather
+        delay_ms = world.below(most_ms * self._slowness + 1)
+        if world.chance(weather.stall):
+            delay_ms += world.below(weather.stall_ms_max)
+            world.tally["disk stalls"] += 1
+        return delay_ms
+
+    def _begin(self) -> None:
+        self._under_way, self._queue = self._queue, []
+        delay_ms = self._delay(self._world.weather.commit_ms_max)
+        self._world.schedule.after(delay_ms, self._end)
+
+    def _end(self) -> None:
+        if self._dead or not self._effect():
+            return
+        try:
+            self._write(reported=True)
+        except StoreFailed as error:
+            self._under_way = []
+            self._failed(error)
+            return
+        last_id = self._under_way[-1][0]
+        self._under_way = []
+        if not self._effect():
+            return
+        self._durable(last_id)
+        if self._queue:
+            self._begin()
+
+    def _write(self, *, reported: bool) -> None:
+        world, batches = self._world, [batch for _, batch in self._under_way]
+        before = self._disk.outline.promise
+        self._store.commit(batches)
+        world.checkers.promises.stored(self._node, before, self._disk.outline.promise)
+        for batch in batches:
+            for write in batch.writes:
+                for entry in write.entries:
+                    world.checkers.stored.stored(self._node, entry)
+        world.tally["commits"] += 1
+        world.tally["commits of several batches"] += len(batches) > 1
+        world.tally["commits that nobody was told of"] += not reported
+        world.trace.record(self._node, "commit", self._under_way[-1][0], len(batches), reported)
+
+    def _read(self, load: Load) -> None:
+        if self._dead:
+            return
+        entries = self._store.entries(load.first, load.last, load.bytes_max)
+        self._world.tally["loads"] += 1
+        self._world.trace.record(self._node, "load", load.first, load.last, len(entries))
+        self._loaded(load.load_id, entries)

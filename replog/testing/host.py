@@ -1,0 +1,306 @@
+"""One simulated node: its disk, and the lives of the real replica on it, one after another.
+
+Rules of this file:
+
+1. A turn is what the real node does: reports of the disk, frames, appends, `tick` when due, one
+   `step`, and then its effects in their order.
+2. A crash may fall between any two effects: what was sent is under way, what was not written is lost.
+3. What a replica delivers is judged when it says so, also if it then crashes before telling anybody.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from replog.entry import pack_run
+from replog.errors import IdentityRefused
+from replog.membership import cluster_id
+from replog.replica.replica import Replica
+from replog.store.memory import MemoryDisk, MemoryStore
+from replog.testing.checkers import Ticket, Violation
+from replog.testing.disk import DiskThreads
+from replog.testing.network import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from replog.replica.effects import Effects
+    from replog.store.interface import StoredEntry
+    from replog.testing.network import Network
+    from replog.testing.world import World
+
+    Input = Callable[[Replica, int], None]
+
+UNIX_MS = 1_700_000_000_000
+"""What the wall clocks show at virtual time 0."""
+INBOX_FRAMES_MAX = 1024
+
+
+class Cut(Exception):
+    """The node crashes before its next effect."""
+
+
+class Host:
+    """One node of the cluster."""
+
+    def __init__(self, world: World, network: Network, node: str, disk: MemoryDisk) -> None:
+        self.node = node
+        self.disk = disk
+        self.replica: Replica | None = None
+        """The present life; None between two."""
+        self.life = 0
+        """Counts lives, from 1."""
+        self.stopped_by: Exception | None = None
+        """What made the node stop itself."""
+        self.clock_skew_ms = 0
+        """How far its wall clock is ahead."""
+        self.paused_until = 0
+        self.effects = 0
+        """How many effects were carried out in all lives."""
+        self.cut_at = 0
+        """Crash before the effect of this number; 0: never."""
+        self.tickets: set[int] = set()
+        """Appends of the present life that are not acknowledged."""
+        self.barriers: set[int] = set()
+        """Barriers of the present life that do not hold yet."""
+        self._world = world
+        self._network = network
+        self._slowness = 1 + world.below(world.plan.weather.slowness_max)
+        self._threads: DiskThreads | None = None
+        self._wake_at: int | None = None
+        self._frames: list[Frame] = []
+        self._requests: list[Input] = []
+        """Appends and barriers since the last turn."""
+        self._reports: list[Input] = []
+        """What the disk and the transport have reported since the last turn."""
+
+    # -- lives ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin a life on what the disk holds; nothing when one is under way."""
+        if self.replica is not None:
+            return
+        world = self._world
+        store = MemoryStore(
+            self.disk,
+            node=self.node,
+            cluster_id=cluster_id(world.agreement.name, world.membership),
+            agreement=world.agreement.name,
+            membership=world.membership,
+            unix_ms=self._wall_ms(),
+        )
+        restoration = store.restore()
+        world.checkers.history.started(self.node, restoration.position)
+        self.life += 1
+        world.tally["restarts"] += self.life > 1
+        found = (restoration.position.offset, restoration.position.index, restoration.last_index)
+        world.trace.record(self.node, "start", self.life, *found)
+        self._threads = DiskThreads(
+            world,
+            self.disk,
+            store,
+            1 if world.weather is not world.plan.weather else self._slowness,
+            effect=self._survives_effect,
+            durable=self._durable,
+            loaded=self._loaded,
+            failed=self._stop,
+        )
+        random = Random(world.random.getrandbits(64))
+        now = world.schedule.now
+        self.replica = Replica(world.agreement, restoration, world.plan.limits, now, random)
+        self._identity = restoration.identity
+        self._wake(now)
+
+    def crash(self, why: str) -> None:
+        """End the present life, if any: memory and everything unsynced are lost."""
+        if self.replica is None or self._threads is None:
+            return
+        lost = self._threads.die()
+        self._world.tally["crashes"] += 1
+        self._world.tally["unsynced batches lost"] += lost
+        self._world.trace.record(self.node, "crash", why, lost)
+        self.replica = None
+        self.cut_at = self.paused_until = 0
+        self._wake_at = None
+        for things in (self._frames, self._requests, self._reports, self.tickets, self.barriers):
+            things.clear()
+
+    def _stop(self, error: Exception) -> None:
+        """The node stops itself."""
+        self.stopped_by = error
+        self._world.trace.record(self.node, "stop", type(error).__name__)
+        self.crash("stopped itself")
+
+    # -- inputs --------------------------------------------------------------------------------
+
+    def arrive(self, frame: Frame) -> None:
+        """A frame has come through the network."""
+        if self.replica is None or len(self._frames) >= INBOX_FRAMES_MAX:
+            self._world.tally["drops"] += 1
+            self._world.trace.record(self.node, "drop", frame.number, "nobody takes it")
+            return
+        self._world.trace.record(self.node, "arrive", frame.number, frame.sender)
+        self._frames.append(frame)
+        self._wake(self._world.schedule.now)
+
+    def append_records(self, tickets: Sequence[Ticket]) -> None:
+        """Single appends."""
+        records = [ticket.payloads[0] for ticket in tickets]
+        size = sum(map(len, records))
+        self._submit(
+            tickets, lambda replica, _: replica.submit_records(records, list(tickets), size)
+        )
+
+    def append_run(self, ticket: Ticket) -> None:
+        """One run, all or nothing."""
+        body, count = pack_run(ticket.payloads), len(ticket.payloads)
+        self._submit([ticket], lambda replica, _: replica.submit_run(body, count, ticket))
+
+    def barrier(self) -> None:
+        """A barrier."""
+        number = self._world.checkers.barriers.asked()
+        self._world.tally["barriers asked"] += 1
+        self._world.trace.record(self.node, "barrier", number)
+        self.barriers.add(number)
+        self._put_in(self._requests, lambda replica, _: replica.barrier(number))
+
+    def _submit(self, tickets: Sequence[Ticket], append: Input) -> None:
+        payloads = [payload for ticket in tickets for payload in ticket.payloads]
+        self._world.checkers.history.submitted.update(payloads)
+        self._world.tally["submitted"] += len(payloads)
+        self._world.trace.record(self.node, "submit", len(payloads), payloads[0].decode())
+        self.tickets.update([ticket.number for ticket in tickets])
+        self._put_in(self._requests, append)
+
+    def _durable(self, batch_id: int) -> None:
+        self._put_in(self._reports, lambda replica, now: replica.durable(now, batch_id))
+
+    def _loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
+        self._put_in(self._reports, lambda replica, _: replica.loaded(load_id, entries))
+
+    def _refused(self, to: str) -> None:
+        self._put_in(self._reports, lambda replica, _: replica.lost(to))
+
+    def _put_in(self, inputs: list[Input], put_in: Input) -> None:
+        inputs.append(put_in)
+        self._wake(self._world.schedule.now)
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def pause(self, duration_ms: int) -> None:
+        """No turn for a while."""
+        self.paused_until = self._world.schedule.now + duration_ms
+
+    def _wall_ms(self) -> int:
+        return UNIX_MS + self._world.schedule.now + self.clock_skew_ms
+
+    def _wake(self, time: int) -> None:
+        if self._wake_at is None or time < self._wake_at:
+            self._wake_at = time
+            self._world.schedule.at(time, self._turn, self.life, time)
+
+    def _turn(self, life: int, time: int) -> None:
+        replica, now = self.replica, self._world.schedule.now
+        if replica is None or life != self.life or time != self._wake_at:
+            return  # what woke it has been dealt with, or was another life's
+        self._wake_at = None
+        if now < self.paused_until:
+            self._wake(self.paused_until)
+            return
+        try:
+            self._take_inputs(replica, now)
+            effects = replica.step(now, self._wall_ms())
+            self._judge(replica, effects)
+            self._carry_out(effects)
+        except Cut:
+            self.crash("cut between two effects")
+            return
+        except IdentityRefused as error:
+            if self.node not in self._world.expected_to_stop:
+                raise
+            self._stop(error)
+            return
+        deadline = replica.deadline
+        if deadline is not None:
+            if deadline <= now:
+                raise Violation(f"{self.node} has stepped and is still due since {deadline}")
+            self._wake(deadline)
+
+    def _take_inputs(self, replica: Replica, now: int) -> None:
+        reports, self._reports = self._reports, []
+        frames, self._frames = self._frames, []
+        requests, self._requests = self._requests, []
+        for report in reports:
+            report(replica, now)
+        for frame in frames:
+            parts = list(frame.parts)
+            replica.receive(now, frame.sender, frame.store_id, frame.life, frame.header, parts)
+        for request in requests:
+            request(replica, now)
+        deadline = replica.deadline
+        if deadline is not None and now >= deadline:
+            replica.tick(now)
+
+    def _judge(self, replica: Replica, effects: Effects) -> None:
+        checkers = self._world.checkers
+        for row, entry in effects.delivered:
+            checkers.delivered(self.node, row, entry)
+        if replica.leads and checkers.leaders.leads(self.node, replica.leadership.epoch):
+            self._world.trace.record(self.node, "lead", *replica.leadership.epoch)
+
+    def _carry_out(self, effects: Effects) -> None:
+        world, threads = self._world, self._threads
+        for outgoing in effects.sends:
+            self._effect()
+            message, _ = world.codec.decode(outgoing.header)
+            world.checkers.promises.leaves(self.node, outgoing.to, message)
+            frame = Frame(
+                self._network.frames,
+                self.node,
+                self._identity.store_id,
+                self._identity.life,
+                *outgoing,
+            )
+            if not self._network.send(frame):
+                self._refused(outgoing.to)
+        if effects.batch is not None and threads is not None:
+            self._effect()
+            threads.queue(*effects.batch)
+        for load in effects.loads:
+            threads.load(load)
+        if effects.completions or effects.barriers:
+            self._effect()
+            self._answer(effects)
+
+    def _answer(self, effects: Effects) -> None:
+        world, checkers = self._world, self._world.checkers
+        for row, _ in effects.delivered:
+            world.trace.record(self.node, "deliver", row.index, row.base_offset, row.count)
+        for completion in effects.completions:
+            for ticket in checkers.acknowledgements.acknowledged(self.node, self.life, completion):
+                self.tickets.remove(ticket.number)
+            world.tally["acknowledged"] += completion.count
+            world.trace.record(
+                self.node, "acknowledge", completion.base_offset, completion.count
+            )
+        for number in effects.barriers:
+            checkers.barriers.passed(self.node, number)
+            self.barriers.remove(number)
+            world.tally["barriers passed"] += 1
+            world.trace.record(self.node, "pass", number)
+
+    # -- effects -------------------------------------------------------------------------------
+
+    def _effect(self) -> None:
+        self.effects += 1
+        if self.effects == self.cut_at:
+            raise Cut
+
+    def _survives_effect(self) -> bool:
+        try:
+            self._effect()
+        except Cut:
+            self.crash("cut at a commit")
+            return False
+        return True

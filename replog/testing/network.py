@@ -1,0 +1,128 @@
+"""The simulated network: frames between nodes, and everything that may happen to them.
+
+Rules of this file:
+
+1. A channel (from, to, bulk or control) keeps its order, but for frames that the weather lets
+   overtake.
+2. A frame belongs to the life that sent it and reaches whichever life runs when it arrives.
+3. A channel holds at most `HIGH_WATER_MARK` frames; more are lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from replog.testing.world import World
+
+    Link = tuple[str, str]
+
+HIGH_WATER_MARK = 256
+
+
+class Frame(NamedTuple):
+    """One message on its way, with the identity in its frame header."""
+
+    number: int
+    sender: str
+    store_id: bytes
+    life: int
+    to: str
+    header: bytes
+    parts: Sequence[bytes]
+    bulk: bool
+
+
+class Network:
+    """Links between nodes."""
+
+    def __init__(self, world: World, arrive: Callable[[Frame], None]) -> None:
+        """`arrive` takes each frame that gets through."""
+        self._world = world
+        self._arrive = arrive
+        self._cut: Counter[Link] = Counter()
+        """How many partitions cut each link."""
+        self._held: dict[Link, deque[Frame]] = {}
+        self._latest: dict[tuple[str, str, bool], int] = {}
+        """When the latest frame of a channel arrives."""
+        self._under_way: Counter[tuple[str, str, bool]] = Counter()
+        self.frames = 0
+
+    def cut(self, links: Iterable[Link]) -> None:
+        """Let nothing through these links, each in its one direction."""
+        self._cut.update(links)
+
+    def heal(self, links: Iterable[Link]) -> None:
+        """End one `cut` of these links."""
+        for link in links:
+            self._cut[link] -= 1
+            if not self._cut[link]:
+                for frame in self._held.pop(link, ()):
+                    self._launch(frame)
+
+    def send(self, frame: Frame) -> bool:
+        """Put a frame on its way; False when the transport refuses it. Silence tells nothing."""
+        world = self._world
+        self.frames += 1
+        crc = 0
+        for part in frame.parts:
+            crc = crc32(part, crc)
+        if frame.bulk and world.chance(world.weather.refusal):
+            world.tally["refusals"] += 1
+            world.trace.record(frame.sender, "refuse", frame.number, frame.to, frame.header, crc)
+            return False
+        world.trace.record(frame.sender, "send", frame.number, frame.to, frame.header, crc)
+        if not self._stopped_by_cut(frame):
+            self._launch(frame)
+            if world.chance(world.weather.duplication):
+                world.tally["duplicates"] += 1
+                world.trace.record(frame.sender, "duplicate", frame.number)
+                self._launch(frame)
+        return True
+
+    def _stopped_by_cut(self, frame: Frame) -> bool:
+        link = frame.sender, frame.to
+        if not self._cut[link]:
+            return False
+        held = self._held.setdefault(link, deque())
+        if self._world.weather.holds and len(held) < HIGH_WATER_MARK:
+            held.append(frame)
+            self._world.tally["frames held back"] += 1
+            self._world.trace.record(frame.sender, "hold", frame.number)
+        else:
+            self._drop(frame, "cut link")
+        return True
+
+    def _launch(self, frame: Frame) -> None:
+        world, weather = self._world, self._world.weather
+        channel = frame.sender, frame.to, frame.bulk
+        if world.chance(weather.loss):
+            self._drop(frame, "loss")
+            return
+        if self._under_way[channel] >= HIGH_WATER_MARK:
+            self._drop(frame, "high-water mark")
+            return
+        time = world.schedule.now + world.below(weather.delay_ms_max + 1)
+        if world.chance(weather.long_delay):
+            world.tally["long delays"] += 1
+            time += world.below(weather.long_delay_ms_max)
+        latest = self._latest.get(channel, 0)
+        if time < latest and world.chance(weather.reordering):
+            world.tally["reordered"] += 1
+        else:
+            time = self._latest[channel] = max(time, latest)
+        self._under_way[channel] += 1
+        world.schedule.at(time, self._land, channel, frame)
+
+    def _land(self, channel: tuple[str, str, bool], frame: Frame) -> None:
+        self._under_way[channel] -= 1
+        if not self._stopped_by_cut(frame):
+            self._arrive(frame)
+
+    def _drop(self, frame: Frame, cause: str) -> None:
+        self._world.tally["drops"] += 1
+        self._world.trace.record(frame.sender, "drop", frame.number, cause)

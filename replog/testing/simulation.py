@@ -1,0 +1,191 @@
+"""One simulated run: a cluster of real replicas in virtual time, made from one seed.
+
+First the safety phase: nodes start, clients append, faults strike, checkers watch every turn. Then
+the liveness phase: all faults end, every node runs, and within `settle_ms_max` every node must have
+delivered the same log, with everything acknowledged that was appended in a life that still lasts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+from replog.codec import Codec
+from replog.testing.checkers import Checkers, Violation
+from replog.testing.clients import Clients
+from replog.testing.host import Host
+from replog.testing.network import Frame, Network
+from replog.testing.plan import CALM, Plan, draw_plan
+from replog.testing.schedule import Schedule
+from replog.testing.strikes import Strikes
+from replog.testing.trace import Trace
+from replog.testing.world import World
+from replog.store.memory import MemoryDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from replog.agreement import Agreement
+
+STORE_ID_BYTES = 16
+
+
+class SimulationFailure(Exception):
+    """A run broke a rule, did not settle, or a node failed; the message says how to repeat it."""
+
+    def __init__(self, seed: int, agreement: str, now: int, reason: str) -> None:
+        self.seed = seed
+        self.reason = reason
+        super().__init__(
+            f"seed {seed} at {now} ms: {reason}\n"
+            f"repeat: python -m replog.testing --agreement {agreement} --seed {seed} --trace"
+        )
+
+
+class Outcome(NamedTuple):
+    """A run that broke no rule."""
+
+    seed: int
+    digest: str
+    """Of the whole trace: equal for equal runs."""
+    virtual_ms: int
+    tally: Mapping[str, int]
+    """How often each thing happened."""
+
+
+class Simulation:
+    """One run; `run` carries it out."""
+
+    def __init__(
+        self,
+        seed: int,
+        agreement: Agreement,
+        plan: Plan | None = None,
+        write: Callable[[str], object] | None = None,
+    ) -> None:
+        """The plan is drawn from the seed unless given. `write` takes the lines of the trace."""
+        self.seed = seed
+        random = Random(seed)
+        plan = draw_plan(random) if plan is None else plan
+        nodes = [f"n{number}" for number in range(1, plan.nodes + 1)]
+        membership = agreement.membership(set(nodes))
+        disks = {node: MemoryDisk(random.randbytes(STORE_ID_BYTES)) for node in nodes}
+        schedule = Schedule()
+        codec = Codec(agreement.messages)
+        tally: Counter[str] = Counter()
+        self.world = World(
+            agreement=agreement,
+            membership=membership,
+            plan=plan,
+            weather=plan.weather,
+            random=random,
+            schedule=schedule,
+            codec=codec,
+            trace=Trace(schedule, _describe(codec), write),
+            tally=tally,
+            checkers=Checkers(agreement.name, membership.quorums, disks, tally),
+        )
+        self.network = Network(self.world, self._arrive)
+        self.hosts = {
+            node: Host(self.world, self.network, node, disks[node]) for node in nodes
+        }
+        everyone = list(self.hosts.values())
+        self.clients = Clients(self.world, everyone)
+        self.strikes = Strikes(self.world, everyone, self.network)
+
+    def run(self) -> Outcome:
+        """Both phases. Raises `SimulationFailure`."""
+        world = self.world
+        try:
+            self.trouble()
+            self.settle()
+        except Exception as error:
+            reason = str(error) if isinstance(error, Violation) else f"{error!r}"
+            raise SimulationFailure(
+                self.seed, world.agreement.name, world.schedule.now, reason
+            ) from error
+        world.tally["leader changes"] = world.checkers.leaders.changes
+        world.tally["frames"] = self.network.frames
+        world.tally["events"] = world.trace.events
+        return Outcome(self.seed, world.trace.digest, world.schedule.now, world.tally)
+
+    def trouble(self) -> None:
+        """The safety phase."""
+        world = self.world
+        for host in world.random.sample(list(self.hosts.values()), len(self.hosts)):
+            world.schedule.at(world.below(world.plan.start_ms_max + 1), host.start)
+        self.clients.begin()
+        self.strikes.begin()
+        world.schedule.run(world.plan.trouble_ms)
+
+    def settle(self) -> None:
+        """The liveness phase. Raises `Violation` when the cluster does not settle in time."""
+        world = self.world
+        self.clients.stop()
+        self.strikes.relieve()
+        world.weather = CALM
+        hosts = [host for node, host in self.hosts.items() if node not in world.expected_to_stop]
+        for host in hosts:
+            if world.plan.restart_all:
+                host.crash("all crash")
+            host.start()
+        for host in hosts:
+            self.clients.append(host, 2, whole=False)
+            host.barrier()
+        deadline = world.schedule.now + world.plan.settle_ms_max
+        if not world.schedule.run(deadline, lambda: all(map(self._is_done, hosts))):
+            raise Violation("not settled: " + "; ".join([self._unsettled(host) for host in hosts]))
+        world.schedule.run(world.schedule.now + world.plan.rest_ms)
+        for host in hosts:
+            self._inspect(host)
+
+    def _arrive(self, frame: Frame) -> None:
+        self.hosts[frame.to].arrive(frame)
+
+    def _is_done(self, host: Host) -> bool:
+        history = self.world.checkers.history
+        return (
+            not host.tickets
+            and not host.barriers
+            and history.applied[host.node] == history.last_index
+            and host.disk.outline.position.index == history.last_index
+        )
+
+    def _unsettled(self, host: Host) -> str:
+        history = self.world.checkers.history
+        return (
+            f"{host.node} delivered {history.applied[host.node]} of {history.last_index} entries, "
+            f"wrote {host.disk.outline.position.index}, awaits {len(host.tickets)} appends and "
+            f"{len(host.barriers)} barriers"
+        )
+
+    def _inspect(self, host: Host) -> None:
+        """What is on the disk at the end is what was delivered, and nobody has raised an alarm."""
+        history = self.world.checkers.history
+        stored = [entry.data for entry in host.disk.log[: history.last_index]]
+        if host.disk.delivered != history.rows[: host.disk.outline.position.index]:
+            raise Violation(f"the disk of {host.node} holds other rows than were delivered")
+        if stored != [history.entry(index) for index in range(1, history.last_index + 1)]:
+            raise Violation(f"the disk of {host.node} holds other entries than were delivered")
+        if host.replica is None:
+            raise Violation(f"{host.node} does not run at the end")
+        alarm = host.replica.status(Counter()).alarm
+        if alarm:
+            raise Violation(f"{host.node} raises an alarm: {alarm}")
+
+
+def simulate(
+    seed: int, agreement: Agreement, write: Callable[[str], object] | None = None
+) -> Outcome:
+    """Carry out the run of this seed. Raises `SimulationFailure`."""
+    return Simulation(seed, agreement, write=write).run()
+
+
+def _describe(codec: Codec) -> Callable[[bytes], str]:
+    def describe(header: bytes) -> str:
+        message, refs = codec.decode(header)
+        entries = f" with {refs[0].index} to {refs[-1].index}" if refs else ""
+        return f"{message}{entries}"
+
+    return describe

@@ -1,0 +1,142 @@
+"""What strikes at random moments: crashes, pauses, partitions, clock jumps, failing and full disks.
+
+Rule of this file: whatever it does to a node or a link ends by itself, or with `relieve`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replog.testing.host import Host
+    from replog.testing.network import Link, Network
+    from replog.testing.world import World
+
+DOWN_MS_MAX = 1500
+PAUSE_MS_MAX = 1500
+PARTITION_MS_MAX = 2000
+FULL_MS_MAX = 1000
+CLOCK_JUMP_MS_MAX = 3_600_000
+CUT_EFFECTS_MAX = 12
+
+
+class Strikes:
+    """Draws what happens to whom, and when."""
+
+    def __init__(self, world: World, hosts: Sequence[Host], network: Network) -> None:
+        self._world = world
+        self._hosts = hosts
+        self._network = network
+        self._partitions: list[list[Link]] = []
+        self._over = False
+
+    def begin(self) -> None:
+        """The safety phase begins."""
+        if self._world.plan.strikes:
+            self._await_next()
+
+    def relieve(self) -> None:
+        """Nothing strikes any more, and whatever did is over; crashed nodes stay down."""
+        self._over = True
+        self._world.trace.record("*", "fault", "all over")
+        for links in self._partitions:
+            self._network.heal(links)
+        self._partitions.clear()
+        for host in self._hosts:
+            host.paused_until = host.cut_at = 0
+            host.disk.failing = ""
+            self._fill_disk(host, full=False)
+
+    def _await_next(self) -> None:
+        mean_ms = self._world.plan.strike_ms_mean
+        delay_ms = 1 + int(self._world.random.expovariate(1 / mean_ms))
+        self._world.schedule.after(delay_ms, self._strike)
+
+    def _strike(self) -> None:
+        if self._over:
+            return
+        self._await_next()
+        world = self._world
+        what = world.random.choice(world.plan.strikes)
+        host = self._victim()
+        match what:
+            case "crash":
+                world.strike(host.node, what)
+                self._crash(host)
+            case "crash all":
+                world.strike("*", what)
+                for each in self._hosts:
+                    self._crash(each)
+            case "cut":
+                world.strike(host.node, what)
+                host.cut_at = host.effects + 1 + world.below(CUT_EFFECTS_MAX)
+                world.schedule.after(world.below(DOWN_MS_MAX), self._restart, host)
+            case "disk failure":
+                world.strike(host.node, what)
+                host.disk.failing = world.random.choice(("before", "after"))
+                world.schedule.after(world.below(DOWN_MS_MAX), self._restart, host)
+            case "disk full":
+                world.strike(host.node, what)
+                self._fill_disk(host, full=True)
+                world.schedule.after(world.below(FULL_MS_MAX), self._empty_disk, host)
+            case "pause":
+                duration_ms = world.below(PAUSE_MS_MAX)
+                world.strike(host.node, what, duration_ms)
+                host.pause(duration_ms)
+            case "clock jump":
+                jump_ms = world.random.randint(-CLOCK_JUMP_MS_MAX, CLOCK_JUMP_MS_MAX)
+                world.strike(host.node, what, jump_ms)
+                host.clock_skew_ms += jump_ms
+            case _:
+                self._cut_links(what, host)
+
+    def _victim(self) -> Host:
+        """Any node; every other time the leader, if there is one."""
+        leaders = [host for host in self._hosts if host.replica is not None and host.replica.leads]
+        return self._world.random.choice(
+            leaders if leaders and self._world.chance(0.5) else self._hosts
+        )
+
+    def _crash(self, host: Host) -> None:
+        host.crash("struck")
+        self._world.schedule.after(self._world.below(DOWN_MS_MAX), self._restart, host)
+
+    def _restart(self, host: Host) -> None:
+        host.disk.failing = ""
+        host.start()
+
+    def _fill_disk(self, host: Host, *, full: bool) -> None:
+        if host.replica is not None:
+            host.replica.disk_is_full = full
+
+    def _empty_disk(self, host: Host) -> None:
+        self._fill_disk(host, full=False)
+
+    def _cut_links(self, what: str, host: Host) -> None:
+        world = self._world
+        others = [other.node for other in self._hosts if other is not host]
+        if not others:
+            return
+        if what == "broken link":
+            near, far = [host.node], [world.random.choice(others)]
+        else:
+            size = world.below(len(others))
+            near = [host.node, *world.random.sample(others, size)]
+            far = [node for node in others if node not in near]
+        links = [(one, other) for one in near for other in far]
+        if what != "one-way partition":
+            links += [(other, one) for one, other in links]
+        elif world.chance(0.5):
+            links = [(other, one) for one, other in links]
+        duration_ms = world.below(PARTITION_MS_MAX)
+        world.strike("*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms)
+        self._network.cut(links)
+        self._partitions.append(links)
+        world.schedule.after(duration_ms, self._heal, links)
+
+    def _heal(self, links: list[Link]) -> None:
+        if links in self._partitions:
+            self._partitions.remove(links)
+            self._network.heal(links)

@@ -1,0 +1,82 @@
+"""Logs for the tests of the public interface: one node alone, and three in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import replog
+from raftlog import Raft
+from replog import Limits, ReplicatedLog
+from transport.frames import FrameHeader
+from transport.interface import Transport
+from transport.loopback import LoopbackNetwork
+
+MEMBERS = {"n1": "", "n2": "", "n3": ""}
+SECONDS = 20.0
+"""Longer than anything here takes; a wait that reaches it has failed."""
+
+
+class Cluster:
+    """Three logs of this process over one loopback network."""
+
+    def __init__(self, directory: Path, network: LoopbackNetwork) -> None:
+        self.directory = directory
+        self.network = network
+        self.logs: dict[str, ReplicatedLog] = {}
+
+    def open(self, node: str, limits: Limits | None = None) -> ReplicatedLog:
+        def connect(header: FrameHeader, members: Mapping[str, str]) -> Transport:
+            return self.network.attach(node, header, [name for name in members if name != node])
+
+        self.logs[node] = replog.open(
+            self.directory / node,
+            node=node,
+            members=MEMBERS,
+            agreement=Raft(),
+            limits=limits,
+            connect=connect,
+        )
+        return self.logs[node]
+
+    def leader(self) -> str:
+        """The node that leads, once one does."""
+        self.logs["n1"].barrier().result(SECONDS)
+        for node, log in self.logs.items():
+            if log.status().leadership.role == "leader":
+                return node
+        raise LookupError("the leadership changed meanwhile")
+
+    def follower(self) -> str:
+        return next(node for node in self.logs if node != self.leader())
+
+    def close(self) -> None:
+        for log in self.logs.values():
+            log.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path, LoopbackNetwork())
+    try:
+        for node in MEMBERS:
+            cluster.open(node)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def open_alone(tmp_path: Path) -> Iterator[Callable[..., ReplicatedLog]]:
+    """Opens the one-node log of this test, with any limits; closed at the end."""
+    opened: list[ReplicatedLog] = []
+
+    def open_log(**limits: int) -> ReplicatedLog:
+        opened.append(replog.open(tmp_path / "alone", agreement=Raft(), limits=Limits(**limits)))
+        return opened[-1]
+
+    yield open_log
+    for log in opened:
+        log.close()

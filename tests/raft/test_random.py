@@ -1,0 +1,46 @@
+"""Random runs: after every step the facts of figure 3 hold, and a healed cluster makes progress."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftlog import Raft
+from tests.raft.chaos import Chaos, run_seed
+from tests.raft.harness import Cluster
+from tests.raft.watcher import Watcher
+
+STEPS = 600
+SEEDS = 60
+
+
+def make_cluster(seed: int) -> Cluster:
+    size = (1, 2, 3, 3, 3, 4, 5)[seed % 7]
+    agreement = Raft(inflight_entries_max=(4, 64)[seed % 2], inflight_bytes_max=16)
+    names = [f"n{number}" for number in range(1, size + 1)]
+    return Cluster(agreement, names, seed=seed, watch=Watcher())
+
+
+@pytest.mark.parametrize("batch", range(6))
+def test_random_runs_are_safe_and_live(batch: int) -> None:
+    runs = [run_seed(make_cluster, seed, STEPS) for seed in range(batch, SEEDS, 6)]
+    assert all(run.cluster.committed for run in runs)
+    # The runs are not idle ones: they change leaders, crash, commit and read.
+    assert sum(len(run.cluster.leaders) for run in runs) > 2 * len(runs)
+    assert sum(run.crashes for run in runs) > len(runs) / 2
+    assert sum(len(run.cluster.committed) for run in runs) > 10 * len(runs)
+    assert sum(len(run.cluster.confirmed) for run in runs) > len(runs)
+    assert sum(len(run.cluster.failed) for run in runs) > 0
+
+
+def trace(seed: int) -> list[str]:
+    lines: list[str] = []
+    cluster = make_cluster(seed)
+    cluster.write_line = lines.append
+    Chaos(cluster, seed).run(STEPS)
+    return lines
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    first = trace(4)
+    assert len(first) > STEPS
+    assert trace(4) == first

@@ -1,0 +1,62 @@
+"""The facts of Raft's figure 3, checked after every step of a cluster."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from raftlog.core import RaftCore
+from raftlog.invariants import Observed, check_state, check_step, observe
+from replog.entry import Epoch
+from tests.raft.harness import Cluster, Image, Member, Stored
+
+
+class Watcher:
+    """Give it to `Cluster(watch=...)`. The cluster itself checks that members commit the same
+    entries and that each term has one leader."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._observed: dict[str, tuple[RaftCore, Observed]] = {}
+        self._digests: dict[tuple[int, Epoch], bytes] = {}
+        self._seen: dict[str, dict[int, tuple[Stored, bytes]]] = {}
+        self._complete: set[int] = set()
+
+    def __call__(self, cluster: Cluster, member: Member) -> None:
+        self.steps += 1
+        core = member.core
+        assert isinstance(core, RaftCore)
+        check_state(core)
+        now = observe(core)
+        core_before, before = self._observed.get(member.name, (None, now))
+        if core_before is core:
+            check_step(before, now)
+        self._observed[member.name] = (core, now)
+        if core_before is not core or before.write_ids != now.write_ids:
+            self._check_log_matching(member)
+        if now.leads and now.term not in self._complete:
+            self._complete.add(now.term)
+            self._check_leader_completeness(cluster, member.memory)
+        assert core.last_index == member.memory.last_index
+        assert core.state.log.runs() == member.memory.epochs
+        assert (core.state.term, core.state.vote) == member.memory.promise
+
+    def _check_log_matching(self, member: Member) -> None:
+        """If two logs hold an entry of the same index and term, they are equal up to there."""
+        seen = self._seen.setdefault(member.name, {})
+        digest = b""
+        for index, stored in member.memory.entries.items():
+            known = seen.get(index)
+            if known is None or known[0] is not stored:
+                chained = digest + repr(stored).encode()
+                known = seen[index] = (stored, blake2b(chained, digest_size=16).digest())
+                for later in [later for later in seen if later > index]:
+                    del seen[later]
+            digest = known[1]
+            first = self._digests.setdefault((index, stored.epoch), digest)
+            assert first == digest, f"{member.name}'s log differs below {index} of {stored.epoch}"
+
+    @staticmethod
+    def _check_leader_completeness(cluster: Cluster, memory: Image) -> None:
+        """A leader has every entry that any member has committed."""
+        for index, value in cluster.committed.items():
+            assert memory.entries[index].value == value, f"the leader lacks entry {index}"

@@ -1,0 +1,158 @@
+"""Stores to test, and an author who fills one as a node would: for all tests of this folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+
+from replog.entry import Epoch, Kind, Run, chain_digest, make_entry, pack_run, parse_entry
+from replog.membership import Membership, cluster_id
+from replog.producers import Producers
+from replog.quorum import majorities
+from replog.store.interface import Batch, Delivered, Position, Store, StoredEntry, StoredWrite
+from replog.store.lmdb import LmdbStore, create_or_open
+
+ROOT = Path(__file__).resolve().parents[2]
+MEMBERSHIP = Membership(majorities({"n1", "n2", "n3"}))
+MAP_BYTES = 1 << 30
+TERM_1 = Epoch(1, "n1")
+
+
+def open_store(path: Path, **changes: object) -> LmdbStore:
+    """The store of node n1 of three, but for `changes`."""
+    arguments: dict[str, object] = {
+        "node": "n1",
+        "cluster_id": cluster_id("raft", MEMBERSHIP),
+        "agreement": "raft",
+        "membership": MEMBERSHIP,
+        "unix_ms": 1000,
+        "map_bytes_max": MAP_BYTES,
+    }
+    return create_or_open(path, **(arguments | changes))  # type: ignore[arg-type]
+
+
+def program(source: str, *arguments: object) -> subprocess.Popen[str]:
+    """Python running `source` in a process of its own, its output to be read."""
+    command = [sys.executable, "-c", source, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+
+def printed(source: str, *arguments: object) -> str:
+    """What `source` prints; it must end well."""
+    with program(source, *arguments) as running:
+        output, _ = running.communicate(timeout=30)
+    assert running.returncode == 0
+    return output
+
+
+def run_entry(node: str, life: int, first_sequence: int, records: list[bytes]) -> bytes:
+    """The bytes of an entry that holds one run."""
+    body = pack_run(records)
+    run = Run(node, life, first_sequence, len(records), len(body))
+    return make_entry(Kind.RECORDS, [run], [body], timestamp_ms=5000 + first_sequence).data
+
+
+def noop() -> bytes:
+    """The bytes of an entry without records."""
+    return make_entry(Kind.NOOP, [], [], timestamp_ms=5000).data
+
+
+def append(
+    first: int, data: list[bytes], epoch: Epoch = TERM_1, truncate_from: int | None = None
+) -> Batch:
+    """A batch that appends these entries from index `first` on."""
+    entries = [StoredEntry(first + place, epoch, one) for place, one in enumerate(data)]
+    return Batch([StoredWrite(truncate_from=truncate_from, entries=entries)])
+
+
+def deliver(position: Position, data: list[bytes]) -> tuple[Batch, Position]:
+    """The batch that delivers the next entries, which hold `data`, and the position after it."""
+    index, offset, digest, timestamp_ms, rows = position
+    producers = Producers(rows)
+    delivered = []
+    for one in data:
+        entry = parse_entry(one)
+        index += 1
+        accepted = tuple(place for place, run in enumerate(entry.runs) if producers.accept(run))
+        count = sum(entry.runs[place].count for place in accepted)
+        timestamp_ms = max(timestamp_ms, entry.timestamp_ms)
+        digest = chain_digest(digest, index, offset, accepted, entry)
+        delivered.append(Delivered(index, offset, count, accepted, timestamp_ms, digest))
+        offset += count
+    after = Position(index, offset, digest, timestamp_ms, producers.snapshot())
+    return Batch(delivered=delivered, position=after), after
+
+
+def sample() -> list[bytes]:
+    """Entries of every sort: records, a no-op, a repeated run, a new life, and two large ones."""
+    return [
+        noop(),
+        run_entry("n1", 7, 0, [b"a", b"bc"]),
+        run_entry("n2", 3, 0, [b"" for _ in range(300)]),
+        noop(),
+        noop(),
+        run_entry("n1", 7, 0, [b"a", b"bc"]),
+        run_entry("n1", 7, 2, [bytes(20_000)]),
+        run_entry("n1", 9, 0, [b"after a restart"]),
+        run_entry("n3", 1, 0, [bytes(5000)] * 3),
+    ]
+
+
+def fill(store: Store, delivered: int = 7) -> list[bytes]:
+    """Store the sample, of which so many are delivered; a promise, two epochs and two peers."""
+    data = sample()
+    store.commit([append(1, data[:4], Epoch(2, "n2"))])
+    store.commit([append(5, data[4:], Epoch(4, "n1"))])
+    store.commit([Batch([StoredWrite(Epoch(4, "n1"))])])
+    store.commit([Batch([StoredWrite(Epoch(5, "n3"))])])
+    batch, _ = deliver(store.position(), data[:delivered])
+    store.commit([batch])
+    return data
+
+
+def edit(path: Path, change: Callable[[lmdb.Environment], object]) -> None:
+    """Let `change` write to a closed store behind its back."""
+    environment = lmdb.open(str(path), max_dbs=16, map_size=MAP_BYTES, lib_version=0)
+    try:
+        change(environment)
+    finally:
+        environment.close()
+
+
+def put(path: Path, table: str, key: bytes, value: bytes | None) -> None:
+    """Replace one value behind the store's back, or delete it."""
+
+    def change(environment: lmdb.Environment) -> None:
+        database = environment.open_db(table.encode(), create=False)
+        with environment.begin(write=True) as txn:
+            if value is None:
+                assert txn.delete(key, db=database)
+            else:
+                assert txn.put(key, value, db=database)
+
+    edit(path, change)
+
+
+def rows_of(path: Path, table: str) -> list[tuple[bytes, bytes]]:
+    """Every row of a table of a closed store."""
+    rows: list[tuple[bytes, bytes]] = []
+
+    def read(environment: lmdb.Environment) -> None:
+        database = environment.open_db(table.encode(), create=False)
+        with environment.begin() as txn:
+            rows.extend(txn.cursor(database))
+
+    edit(path, read)
+    return rows
+
+
+def flipped(value: bytes, bit: int) -> bytes:
+    """The value with one bit turned over."""
+    return bytes(
+        byte ^ (1 << bit % 8) if place == bit // 8 else byte for place, byte in enumerate(value)
+    )

@@ -1,0 +1,347 @@
+"""What a commit accepts, what it does all or nothing, and what stands after one that failed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from replog.entry import NO_EPOCH, Epoch
+from replog.errors import InvariantBroken, StoreError, StoreFailed
+from replog.membership import cluster_id
+from replog.store import layout
+from replog.store.interface import Batch, Peer, Store, StoredEntry, StoredWrite
+from replog.store.lmdb import LmdbStore
+from replog.store.memory import MemoryDisk, MemoryStore
+from tests.store.author import (
+    MEMBERSHIP,
+    TERM_1,
+    append,
+    deliver,
+    fill,
+    noop,
+    open_store,
+    rows_of,
+    run_entry,
+    sample,
+)
+
+TERM_2 = Epoch(2, "n2")
+
+
+def memory_store(disk: MemoryDisk, **changes: object) -> MemoryStore:
+    arguments: dict[str, object] = {
+        "node": "n1",
+        "cluster_id": cluster_id("raft", MEMBERSHIP),
+        "agreement": "raft",
+        "membership": MEMBERSHIP,
+        "unix_ms": 1000,
+    }
+    return MemoryStore(disk, **(arguments | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["lmdb", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store that holds the sample: 9 entries, 7 delivered, promise (5, n3)."""
+    opened: Store = (
+        open_store(tmp_path) if request.param == "lmdb" else memory_store(MemoryDisk(b"s" * 16))
+    )
+    fill(opened)
+    yield opened
+    opened.close()
+
+
+def batches_that_break_a_rule() -> dict[str, Batch]:
+    data = sample()
+    start = deliver(memory_store(MemoryDisk(b"")).position(), data[:7])[1]
+    next_two, after = deliver(start, data[7:])
+    rows = next_two.delivered
+    return {
+        "a gap before an entry": append(11, [noop()]),
+        "an entry that is there": append(9, [noop()]),
+        "a gap after truncation": append(10, [noop()], truncate_from=9),
+        "truncation of a delivered entry": append(7, [], truncate_from=7),
+        "truncation of all": append(0, [], truncate_from=0),
+        "a gap inside one write": Batch(
+            [StoredWrite(entries=[StoredEntry(10, TERM_1, b""), StoredEntry(12, TERM_1, b"")])]
+        ),
+        "a promise that falls": Batch([StoredWrite(Epoch(4, "n1"))]),
+        "delivered rows without a position": next_two._replace(position=None),
+        "a position without its rows": Batch(position=after),
+        "a position of another offset": next_two._replace(position=after._replace(offset=7)),
+        "a position of another digest": next_two._replace(position=after._replace(digest=b"x")),
+        "delivered rows with a gap": Batch(delivered=rows[1:], position=after),
+        "a row delivered twice": Batch(delivered=[rows[0], *rows], position=after),
+        "a row at another offset": Batch(
+            delivered=[rows[0]._replace(base_offset=1), rows[1]], position=after
+        ),
+        "a delivered row beyond the log": Batch(
+            append(9, [], truncate_from=9).writes, rows, position=after
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", batches_that_break_a_rule())
+def test_a_batch_that_breaks_a_rule_is_refused_whole_and_ends_the_store(store: Store, name: str):
+    fine = Batch(peers={"n2": Peer(b"p" * 16, 1)})
+    with pytest.raises(InvariantBroken):
+        store.commit([fine, batches_that_break_a_rule()[name]])
+    with pytest.raises(StoreFailed, match="must not be stored"):
+        store.entries(1, 1, 1)
+    with pytest.raises(StoreFailed, match="must not be stored"):
+        store.commit([fine])
+
+
+def test_what_those_batches_are_made_of_is_fine_by_itself(store: Store):
+    """Else the test above would show nothing."""
+    next_two, after = deliver(store.position(), sample()[7:])
+    store.commit([Batch([StoredWrite(Epoch(5, "n3"))]), next_two])
+    assert store.position() == after
+
+
+def test_the_refused_group_left_nothing_on_the_disk(tmp_path: Path):
+    store = open_store(tmp_path)
+    fill(store)
+    fine = Batch([StoredWrite(Epoch(9, "n1"))], peers={"n2": Peer(b"p" * 16, 1)}, introduced=True)
+    with pytest.raises(InvariantBroken):
+        store.commit([fine, append(11, [noop()])])
+    store.close()
+    restored = open_store(tmp_path).restore()
+    assert (restored.promise, restored.introduced, restored.peers) == (Epoch(5, "n3"), False, {})
+
+
+def test_one_group_may_append_replace_and_deliver_what_it_appends(store: Store):
+    replaced = [run_entry("n2", 3, 300, [b"new"]), noop()]
+    batch, after = deliver(store.position(), replaced[:1])
+    store.commit(
+        [
+            append(10, [noop(), noop()], TERM_1),
+            append(8, [noop(), noop(), noop()], TERM_1, truncate_from=8),
+            append(8, replaced, TERM_2, truncate_from=8),
+            batch,
+        ]
+    )
+    assert [(entry.epoch, entry.data) for entry in store.entries(8, 20, 1 << 20)] == [
+        (TERM_2, replaced[0]),
+        (TERM_2, replaced[1]),
+    ]
+    assert store.position() == after
+    assert [entry.index for _, entry in store.delivered(302, 1 << 20)] == [7, 8]
+
+
+def test_truncation_beyond_the_log_is_nothing(store: Store):
+    store.commit([append(10, [], truncate_from=10), append(10, [], truncate_from=50)])
+    assert len(store.entries(1, 20, 1 << 20)) == 9
+
+
+@pytest.mark.parametrize("where", ["memory", "lmdb"])
+def test_epochs_are_runs_cut_with_truncation(tmp_path: Path, where: str):
+    disk = MemoryDisk(b"s" * 16)
+
+    def opened() -> Store:
+        return memory_store(disk) if where == "memory" else open_store(tmp_path)
+
+    term_1, term_2, term_3 = Epoch(1, "n1"), Epoch(2, "n2"), Epoch(3, "n1")
+    steps = [
+        (append(1, [noop()] * 3, term_1), ((1, term_1),)),
+        (append(4, [noop()] * 3, term_1), ((1, term_1),)),
+        (append(7, [noop()] * 3, term_2), ((1, term_1), (7, term_2))),
+        (append(9, [], truncate_from=9), ((1, term_1), (7, term_2))),
+        (append(9, [noop()], term_2), ((1, term_1), (7, term_2))),
+        (append(7, [], truncate_from=7), ((1, term_1),)),
+        (append(7, [noop()], term_3), ((1, term_1), (7, term_3))),
+        (append(5, [noop()], term_3, truncate_from=5), ((1, term_1), (5, term_3))),
+        (append(5, [noop()], term_1, truncate_from=5), ((1, term_1),)),
+        (append(1, [], truncate_from=1), ()),
+        (append(1, [noop()], term_2), ((1, term_2),)),
+    ]
+    for batch, epochs in steps:
+        store = opened()
+        store.commit([batch])
+        store.close()
+        store = opened()
+        assert store.restore().epochs == epochs
+        store.close()
+
+
+def test_each_promise_is_written_twice_under_a_higher_generation(tmp_path: Path):
+    store = open_store(tmp_path)
+    for number in (1, 2, 2, 3):
+        store.commit([Batch([StoredWrite(Epoch(number, "n2"))])])
+    store.close()
+    rows = [*rows_of(tmp_path, "meta"), *rows_of(tmp_path, "promise")]
+    values = {key: value for key, value in rows if key in {b"promise", b"copy"}}
+    copies = [
+        layout.parse_promise("", "meta", b"promise", values[b"promise"]),
+        layout.parse_promise("", "promise", b"copy", values[b"copy"]),
+    ]
+    assert copies == [(3, Epoch(3, "n2"))] * 2
+
+
+def test_a_fresh_store_has_promised_nothing(tmp_path: Path):
+    assert open_store(tmp_path).restore().promise == NO_EPOCH
+
+
+def test_keys_sort_as_their_numbers_do():
+    numbers = [0, 1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1, 2**63]
+    assert sorted(map(layout.index_key, numbers)) == [*map(layout.index_key, numbers)]
+    pairs = [(offset, index) for offset in numbers for index in numbers]
+    keys = [layout.delivered_key(*pair) for pair in pairs]
+    assert sorted(keys) == keys
+
+
+# --- a commit that failed -------------------------------------------------------------------------
+
+
+def assert_poisoned(store: LmdbStore, reason: str) -> None:
+    for use in (
+        lambda: store.commit([Batch()]),
+        lambda: store.entries(1, 9, 1),
+        lambda: store.delivered(0, 1),
+        lambda: store.digest(1),
+        store.position,
+        store.restore,
+    ):
+        with pytest.raises(StoreFailed, match=reason):
+            use()
+
+
+def test_a_full_map_ends_the_store_and_a_larger_one_goes_on(tmp_path: Path):
+    store = open_store(tmp_path, map_bytes_max=1 << 20)
+    data, last = run_entry("n1", 5, 0, [bytes(100_000)]), 0
+    with pytest.raises(StoreFailed, match=f"map_bytes_max = {1 << 20}") as failed:
+        while True:
+            store.commit([append(last + 1, [data])])
+            last += 1
+    assert isinstance(failed.value.__cause__, lmdb.MapFullError)
+    assert last >= 5
+    assert store.used_bytes() > 500_000
+    assert_poisoned(store, f"map_bytes_max = {1 << 20}")
+    store.close()
+    store = open_store(tmp_path, map_bytes_max=2 << 20)
+    assert store.restore().last_index == last
+    store.commit([append(last + 1, [data])])
+
+
+def test_a_map_too_small_to_format_is_refused(tmp_path: Path):
+    with pytest.raises(StoreError, match="map_bytes_max = 16384"):
+        open_store(tmp_path, map_bytes_max=16384)
+    open_store(tmp_path).close()
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_after_a_failed_sync_only_a_new_open_tells_what_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, applied: bool
+):
+    store = open_store(tmp_path)
+    store.commit([append(1, [noop()])])
+    commit = store._apply
+
+    def fail(txn: lmdb.Transaction, changes: object) -> None:
+        if applied:
+            commit(txn, changes)
+            txn.commit()
+        raise lmdb.DiskError("fdatasync: Input/output error")
+
+    monkeypatch.setattr(store, "_apply", fail)
+    with pytest.raises(StoreFailed, match="Input/output error"):
+        store.commit([append(2, [noop()])])
+    monkeypatch.undo()
+    assert_poisoned(store, "Input/output error")
+    store.close()
+    assert open_store(tmp_path).restore().last_index == 1 + applied
+
+
+def test_an_interrupt_inside_a_commit_ends_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = open_store(tmp_path)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_apply", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.commit([append(1, [noop()])])
+    assert_poisoned(store, "interrupted")
+
+
+def test_two_threads_that_commit_at_once_end_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = open_store(tmp_path)
+    inside, go_on = threading.Event(), threading.Event()
+    apply = store._apply
+
+    def wait(txn: lmdb.Transaction, changes: object) -> None:
+        inside.set()
+        assert go_on.wait(10)
+        apply(txn, changes)
+
+    monkeypatch.setattr(store, "_apply", wait)
+    first = threading.Thread(target=store.commit, args=([append(1, [noop()])],))
+    first.start()
+    assert inside.wait(10)
+    try:
+        with pytest.raises(InvariantBroken, match="two threads"):
+            store.commit([append(1, [noop()])])
+    finally:
+        go_on.set()
+        first.join()
+    assert_poisoned(store, "two threads")
+
+
+def test_lmdb_syncs_data_and_meta_pages_before_a_commit_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: dict[str, object] = {}
+    opener = lmdb.open
+
+    def watch(*arguments: object, **options: object) -> lmdb.Environment:
+        seen.update(options)
+        return opener(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lmdb, "open", watch)
+    store = open_store(tmp_path)
+    flags = store._environment.flags()
+    assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, True, False)
+    assert store._environment.lib_version()[:2] == (0, 9)
+    assert seen["lib_version"] == 0
+
+
+# --- the memory store's failures ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("failing", "kept"), [("before", 0), ("after", 1)])
+def test_a_memory_disk_fails_once_before_or_after_it_applied(failing: str, kept: int):
+    disk = MemoryDisk(b"s" * 16)
+    store = memory_store(disk)
+    disk.failing = failing  # type: ignore[assignment]
+    with pytest.raises(StoreFailed, match=failing):
+        store.commit([append(1, [noop()])])
+    with pytest.raises(StoreFailed):
+        store.position()
+    store = memory_store(disk)
+    assert store.restore().last_index == kept
+    store.commit([append(kept + 1, [noop()])])
+
+
+def test_a_memory_disk_opened_again_ends_the_life_before():
+    disk = MemoryDisk(b"s" * 16)
+    before = memory_store(disk)
+    after = memory_store(disk)
+    assert after.restore().identity.life == before._identity.life + 1
+    with pytest.raises(StoreFailed, match="later life"):
+        before.commit([append(1, [noop()])])
+    assert after.restore().last_index == 0
+    assert after.used_bytes() == 0
+
+
+def test_a_memory_disk_of_another_node_is_refused():
+    disk = MemoryDisk(b"s" * 16)
+    memory_store(disk)
+    with pytest.raises(StoreError, match="n2"):
+        memory_store(disk, node="n2")

@@ -1,0 +1,34 @@
+"""The transports under test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.transport.fabrics import Fabric, LoopbackFabric, ZeroMQFabric, introduce
+from transport.interface import Transport
+
+
+@pytest.fixture(params=[ZeroMQFabric, LoopbackFabric], ids=["zeromq", "loopback"])
+def fabric(request: pytest.FixtureRequest) -> Iterator[Fabric]:
+    """Each transport in turn."""
+    opened: Fabric = request.param()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def zeromq() -> Iterator[ZeroMQFabric]:
+    """The transport of real clusters."""
+    opened = ZeroMQFabric()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def pair(fabric: Fabric) -> tuple[Transport, Transport]:
+    """n1 and n2, each other's peers and connected."""
+    transports = {node: fabric.open(node) for node in ("n1", "n2")}
+    introduce(fabric, transports)
+    return transports["n1"], transports["n2"]

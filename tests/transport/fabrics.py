@@ -1,0 +1,166 @@
+"""Both transports behind one face, for tests that hold for each."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import zmq
+
+from transport.frames import FRAME_VERSION, FrameHeader
+from transport.interface import Received, Transport
+from transport.loopback import LoopbackNetwork
+from transport.zeromq import ZeroMQTransport
+
+PATIENCE_SECONDS = 20.0
+LOOPBACK = "tcp://127.0.0.1:0"
+
+
+def header_of(node: str, **changes: Any) -> FrameHeader:
+    header = FrameHeader(
+        version=FRAME_VERSION,
+        cluster_id=b"cluster-of-tests",
+        agreement="raft",
+        sender=node,
+        store_id=b"store" + node.encode().ljust(11),
+        life=1_700_000_000_000,
+    )
+    return header._replace(**changes)
+
+
+class Fabric(Protocol):
+    """Opens transports that can reach each other by `address`, and closes them in the end."""
+
+    def open(self, node: str, **changes: Any) -> Transport:
+        """A transport without peers; `changes` are made to its frame header."""
+        ...
+
+    def address(self, node: str) -> str:
+        """Where that node is, or was last, or nobody ever was."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ZeroMQFabric:
+    def __init__(self) -> None:
+        self.opened: list[ZeroMQTransport] = []
+        self.addresses: dict[str, str] = {}
+
+    def open(self, node: str, **changes: Any) -> ZeroMQTransport:
+        transport = ZeroMQTransport(
+            node=node,
+            address=self.addresses.get(node, LOOPBACK),
+            peers={},
+            header=header_of(node, **changes),
+        )
+        self.addresses[node] = transport.address
+        self.opened.append(transport)
+        return transport
+
+    def address(self, node: str) -> str:
+        if node not in self.addresses:
+            with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+                port = socket.bind_to_random_port("tcp://127.0.0.1")
+            self.addresses[node] = f"tcp://127.0.0.1:{port}"
+        return self.addresses[node]
+
+    def close(self) -> None:
+        for transport in self.opened:
+            transport.close()
+
+
+class LoopbackFabric:
+    def __init__(self, network: LoopbackNetwork | None = None) -> None:
+        self.network = LoopbackNetwork() if network is None else network
+        self.opened: list[Transport] = []
+
+    def open(self, node: str, **changes: Any) -> Transport:
+        transport = self.network.attach(node, header_of(node, **changes))
+        self.opened.append(transport)
+        return transport
+
+    def address(self, node: str) -> str:
+        return "tcp://127.0.0.1:1"
+
+    def close(self) -> None:
+        for transport in self.opened:
+            transport.close()
+
+
+def introduce(fabric: Fabric, transports: Mapping[str, Transport]) -> None:
+    """Make them peers of each other, and wait until both channels of each can send."""
+    for node, transport in transports.items():
+        for peer in transports:
+            if peer != node:
+                transport.set_peer(peer, fabric.address(peer))
+    for node, transport in transports.items():
+        for peer in transports:
+            if peer != node:
+                for bulk in (False, True):
+                    send(transport, peer, b"greeting", bulk=bulk)
+    for transport in transports.values():
+        collect(transport, 2 * (len(transports) - 1))
+
+
+def until(happened: Callable[[], bool], pause: Callable[[], object]) -> None:
+    """Fail unless it happens in time; `pause` passes the time between two looks."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        pause()
+
+
+def send(
+    transport: Transport, to: str, header: bytes, parts: Iterable[bytes] = (), *, bulk: bool = False
+) -> None:
+    """Send, again and again while it is refused."""
+    entries = list(parts)
+    until(
+        lambda: transport.send(to, header, entries, bulk=bulk),
+        lambda: time.sleep(0.001),
+    )
+
+
+def collect(transport: Transport, count: int) -> list[Received]:
+    """Receive until there are `count` messages."""
+    received: list[Received] = []
+
+    def enough() -> bool:
+        received.extend(transport.receive())
+        return len(received) >= count
+
+    until(enough, lambda: transport.wait(100))
+    assert len(received) == count
+    return received
+
+
+def dropped(transport: Transport) -> dict[str, int]:
+    """The causes that were counted, with their counts."""
+    return {cause: count for cause, count in transport.drops.items() if count}
+
+
+def in_thread(call: Callable[[], object]) -> BaseException | None:
+    """Run `call` on another thread to its end; gives what it raised."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    return raised[0] if raised else None
+
+
+def descriptors_and_threads() -> tuple[int, int]:
+    tasks = "/proc/self/task"
+    threads = len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
+    return len(os.listdir("/dev/fd")), threads

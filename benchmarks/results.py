@@ -60,17 +60,22 @@ def table(figures: Sequence[Figure]) -> Table:
 
 
 def _cells(figure: Figure) -> list[str]:
-    lowest, middle, highest = (_number(value) for value in spread(figure.values))
+    lowest, middle, highest = (readable(value) for value in spread(figure.values))
     bar = figure.at_least if figure.at_least is not None else figure.at_most
     if bar is None:
         return [lowest, middle, highest, figure.unit, "", ""]
     sign = ">=" if figure.at_least is not None else "<="
     colour = "green" if figure.meets_bar else "red"
     ratio = f"[{colour}]{spread(figure.values).median / bar:.2f}[/]"
-    return [lowest, middle, highest, figure.unit, f"{sign} {_number(bar)}", ratio]
+    return [lowest, middle, highest, figure.unit, f"{sign} {readable(bar)}", ratio]
 
 
-def _number(value: float) -> str:
+def readable(value: float) -> str:
+    """Three digits that count, or all before the point."""
+    if value >= 999_500:
+        return f"{value / 1e6:.3g} M"
+    if value >= 10_000:
+        return f"{value / 1e3:.3g} k"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

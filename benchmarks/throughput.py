@@ -58,21 +58,21 @@ def measure(
     cluster: Cluster, seconds: float, repeats: int, say: Callable[[str], None]
 ) -> list[Figure]:
     """Every load, `seconds` each, the whole round repeated."""
-    measured: dict[Load, list[dict[str, Any]]] = {load: [] for load in LOADS}
+    measured: dict[str, list[dict[str, Any]]] = {load.name: [] for load in LOADS}
     for _ in range(repeats):
         for load in LOADS:
             say(load.name)
-            measured[load].append(run(cluster, load.command, nodes_of(cluster, load), seconds))
+            measured[load.name].append(run(cluster, load.command, nodes_of(cluster, load), seconds))
     return [
         Figure(
             question=QUESTION,
             name=load.name,
             unit="records/s",
-            values=tuple([found["records_per_second"] for found in rounds]),
+            values=tuple([found["records_per_second"] for found in measured[load.name]]),
             at_least=load.at_least,
-            details={"command": load.command, "rounds": rounds},
+            details={"command": load.command, "rounds": measured[load.name]},
         )
-        for load, rounds in measured.items()
+        for load in LOADS
     ]
 
 

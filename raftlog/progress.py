@@ -121,10 +121,8 @@ class Progress:
         self._enter(Mode.PROBE)
 
     def overdue(self, now: int, after_ms: int) -> bool:
-        """Whether something has been in the air for `after_ms` without any progress."""
-        waiting = self.mode is Mode.ASKED or (
-            self.mode is Mode.REPLICATE and self.next_index > self.match_index + 1
-        )
+        """Whether the answer to something sent is missing after `after_ms` without progress."""
+        waiting = self.mode is Mode.ASKED or self.next_index > self.match_index + 1
         return waiting and now - self.moved_at >= after_ms
 
     def _enter(self, mode: Mode) -> None:

@@ -237,16 +237,16 @@ class _Verification:
             self._index = index + 1
             self._entries += 1
             parsed = self._try(layout.parse_log_row, self._file, key, value)
-            if parsed is not None and epochs:
+            if parsed is not None and epochs is not None:
                 self._check_epoch(epochs, index, parsed[0].epoch)
             if index <= self._end.index:
                 self._check_delivery(index, parsed[1] if parsed else None, rows.get(index, MISSING))
 
-    def _check_epochs(self, step: _Step) -> list[tuple[int, Epoch]]:
-        """The runs of epochs; empty when one is damaged."""
+    def _check_epochs(self, step: _Step) -> list[tuple[int, Epoch]] | None:
+        """The runs of epochs; None when one is damaged."""
         parsed = [self._try(layout.parse_epoch, self._file, *row) for row in step.epochs]
         if None in parsed:
-            return []
+            return None
         epochs: list[tuple[int, Epoch]] = parsed
         for place, (first_index, epoch) in enumerate(epochs):
             if first_index > step.last_index or (place and epochs[place - 1][1] == epoch):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from replog.entry import Epoch
-from replog.errors import Corruption
+from replog.errors import Corruption, StoreFailed
 from replog.store import layout
 from replog.store.interface import Batch, Peer, StoredWrite
 from replog.store.verify import verify_directory
-from tests.store.author import fill, flipped, open_store, put, rows_of
+from tests.store.author import append, fill, flipped, noop, open_store, put, rows_of
 
 SINGLE = [b"format", b"identity", b"eras", b"life", b"introduced", b"position"]
 """The values of which there is one copy."""
@@ -241,7 +241,5 @@ def test_a_key_beyond_the_end_of_a_table_ends_the_commit(filled: Path):
     store = open_store(filled)
     with store._environment.begin(write=True) as txn:
         txn.put(b"\xff" * 8, b"", db=store.tables["log"])
-    from tests.store.author import append, noop
-
-    with pytest.raises(Exception, match="beyond its end"):
+    with pytest.raises(StoreFailed, match="beyond its end"):
         store.commit([append(10, [noop()])])

@@ -138,9 +138,11 @@ def collect(transport: Transport, count: int) -> list[Received]:
     return received
 
 
-def dropped(transport: Transport) -> dict[str, int]:
-    """The causes that were counted, with their counts."""
-    return {cause: count for cause, count in transport.drops.items() if count}
+def dropped(transport: Transport, before: Mapping[str, int] | None = None) -> dict[str, int]:
+    """The causes that were counted since `before`, or ever, with their counts."""
+    since = dict.fromkeys(transport.drops, 0) if before is None else before
+    counts = {cause: count - since[cause] for cause, count in transport.drops.items()}
+    return {cause: count for cause, count in counts.items() if count}
 
 
 def in_thread(call: Callable[[], object]) -> BaseException | None:

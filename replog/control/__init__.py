@@ -1,0 +1,13 @@
+"""The control socket: how other processes reach a node that runs in a directory.
+
+A node run by `replog node` serves `ipc://DIR/control`. `ControlServer` answers there on top of the
+public log and nothing else; `ControlClient` is the other end. The words they share: `words`.
+"""
+
+from __future__ import annotations
+
+from replog.control.client import ControlClient, Reply, wait_for_any
+from replog.control.server import ControlServer
+from replog.control.words import NodeNotRunning
+
+__all__ = ["ControlClient", "ControlServer", "NodeNotRunning", "Reply", "wait_for_any"]

@@ -67,7 +67,11 @@ class Meta(NamedTuple):
 
 
 class EntryRef(NamedTuple):
-    """Names one entry's bytes: an index alone does not, for an entry may be overwritten."""
+    """Names one entry's bytes: an index alone does not, for an entry may be overwritten.
+
+    At or below the commit index nothing is overwritten any more: there, `NO_EPOCH` means whatever
+    this node has, and the message names the epoch it was stored under.
+    """
 
     index: int  # type: ignore[assignment]
     epoch: Epoch
@@ -150,12 +154,14 @@ class Restored(NamedTuple):
     promise: Epoch
     """(0, "") on a fresh store."""
     epochs: tuple[tuple[int, Epoch], ...]
-    """(first index, epoch) of each run of entries of one epoch, ascending."""
+    """(first index, epoch) of each run of entries of one epoch, ascending; `NO_EPOCH` for a gap."""
     last_index: int
     """0 for an empty log."""
     commit_index: int
     """A lower bound of what is committed: what this node has delivered."""
     membership: Membership
+    accepted: tuple[EntryRef, ...] = ()
+    """The entries above `commit_index`, ascending, with gaps where a protocol leaves them."""
 
 
 class Core(Protocol):
@@ -192,8 +198,9 @@ class Core(Protocol):
     def propose(self, kind: Kind, size: int) -> EntryRef | None:
         """Offer one entry of `size` bytes; None when this node does not lead or its window is full.
 
-        The first entry of a leadership is a no-op, offered by the host as soon as it sees a role
-        of leader without a `first_index`; until then records are refused.
+        A leadership begins with no-ops, offered by the host again and again while this node leads
+        without a `first_index`: Raft takes one; Multi-Paxos takes one for each gap among what it
+        adopted, and one after it. None here means: not yet. Until then records are refused.
         The host must have the bytes ready under the returned position before it calls `ready`.
         """
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replog.entry import parse_entry
+from replog.entry import NO_EPOCH, parse_entry
 from replog.errors import Corruption, PeerFault
 from replog.replica.effects import Load
+from replog.store.interface import StoredEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from replog.config import Limits
     from replog.entry import Entry
     from replog.replica.window import Window
-    from replog.store.interface import StoredEntry
 
-    SendEntries = Callable[[Send, Sequence[bytes]], None]
+    SendEntries = Callable[[Send, Sequence[StoredEntry]], None]
 
 
 class Loading:
@@ -50,16 +50,19 @@ class Loading:
 
     def fill(self, send: Send) -> None:
         """Send with entries from the window, or once they are loaded."""
-        parts: list[bytes] = []
+        found: list[StoredEntry] = []
         size = 0
         for ref in send.entries:
-            entry = self._window.get(*ref)
-            if entry is None or (parts and size + len(entry.data) > self._limits.message_bytes_max):
+            held = self._window.find(ref)
+            if held is None:
                 break
-            parts.append(entry.data)
+            epoch, entry = held
             size += len(entry.data)
-        if parts:
-            self._leave(send, parts)
+            if found and size > self._limits.message_bytes_max:
+                break
+            found.append(StoredEntry(ref.index, epoch, entry.data))
+        if found:
+            self._leave(send, found)
         elif self._window.at(send.entries[0].index) is not None:
             self._core.lost(send.to)  # overwritten under another epoch
         else:
@@ -79,13 +82,13 @@ class Loading:
         send = self._sends.pop(load_id, None)
         if send is None:
             return
-        parts = []
+        found = []
         for ref, stored in zip(send.entries, entries, strict=False):
-            if (stored.index, stored.epoch) != ref:
+            if stored.index != ref.index or ref.epoch not in (stored.epoch, NO_EPOCH):
                 break
-            parts.append(stored.data)
-        if parts:
-            self._leave(send, parts)
+            found.append(stored)
+        if found:
+            self._leave(send, found)
         else:
             self._core.lost(send.to)
 
@@ -102,9 +105,9 @@ class Loading:
         self._loads.append(Load(load_id, first, last, self._limits.message_bytes_max))
         return load_id
 
-    def _leave(self, send: Send, parts: Sequence[bytes]) -> None:
-        self._send(send, parts)
-        self._core.sent(send.to, send.entries[len(parts) - 1].index, sum(map(len, parts)))
+    def _leave(self, send: Send, found: Sequence[StoredEntry]) -> None:
+        self._send(send, found)
+        self._core.sent(send.to, found[-1].index, sum([len(stored.data) for stored in found]))
 
 
 def _parse(stored: StoredEntry) -> Entry:

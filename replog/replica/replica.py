@@ -332,11 +332,12 @@ class Replica:
             return
         self._send_entries(send, ())
 
-    def _send_entries(self, send: Send, entries: Sequence[bytes]) -> None:
+    def _send_entries(self, send: Send, entries: Sequence[StoredEntry]) -> None:
         """Put a core's message on its way with the first of its entries, cut by size."""
-        header = self._codec.encode(send.message, send.entries[: len(entries)])
+        refs = [EntryRef(stored.index, stored.epoch) for stored in entries]
+        header = self._codec.encode(send.message, refs)
         bulk = bool(entries) or type(send.message) not in self._agreement.control_messages
-        outgoing = Outgoing(send.to, header, entries, bulk)
+        outgoing = Outgoing(send.to, header, [stored.data for stored in entries], bulk)
         self._gate(self._batch_of(send.after_write_id), outgoing)
 
     # -- delivery ------------------------------------------------------------------------------

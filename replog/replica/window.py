@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replog.agreement import EntryRef
+from replog.entry import NO_EPOCH
 from replog.errors import InvariantBroken
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ class Window:
     def write(self, wanted: WriteEntry) -> Entry:
         """Take an entry in under its new position; its bytes were staged or are here."""
         index, epoch, source_epoch = wanted
-        entry = self._staged.get(EntryRef(index, source_epoch)) or self.get(index, source_epoch)
+        source = EntryRef(index, source_epoch)
+        entry = self._staged.get(source)
+        if entry is None:
+            held = self.find(source)
+            entry = held[1] if held is not None else None
         if entry is None:
             raise InvariantBroken(
                 f"the core writes entry {index} of {source_epoch}, never received"
@@ -55,10 +60,10 @@ class Window:
         for index in [index for index in self._entries if index >= first]:
             self._remove(index)
 
-    def get(self, index: int, epoch: Epoch) -> Entry | None:
-        """The entry at this index, if it is here and of this epoch."""
-        held = self._entries.get(index)
-        return held[1] if held is not None and held[0] == epoch else None
+    def find(self, ref: EntryRef) -> tuple[Epoch, Entry] | None:
+        """The entry that this names, with its epoch, if it is here."""
+        held = self._entries.get(ref.index)
+        return held if held is not None and ref.epoch in (held[0], NO_EPOCH) else None
 
     def at(self, index: int) -> Entry | None:
         """The entry this node now has at this index, if it is here."""

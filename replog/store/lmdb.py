@@ -42,7 +42,7 @@ from replog.store.lmdb_reader import (
     open_reader,
 )
 from replog.store.opening import Opened, Owner, begin_life, put_promise
-from replog.store.rules import NO_CHANGES, Changes, Outline, fold
+from replog.store.rules import Changes, Outline, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,8 +126,6 @@ class LmdbStore(LmdbReads):
             raise InvariantBroken("two threads commit to one store")
         try:
             changes, outline = fold(self._outline, batches)
-            if changes == NO_CHANGES:
-                return
             content_bytes = sum([len(entry.data) for entry in changes.entries])
             rows = len(changes.entries) + len(changes.delivered)
             self._stretch(2 * content_bytes + ROW_BYTES_MAX * rows)
@@ -225,7 +223,9 @@ def create_or_open(
     try:
         prepare(directory)
         lock = DirectoryLock(directory)
-        read_data_file(directory)
+        found = read_data_file(directory)
+        if found is not None:
+            stretch(directory, min(found.used_bytes + SPARE_BYTES, map_bytes_max))
         formatted = is_marked(directory)
         environment = open_environment(directory, map_bytes=map_bytes_max, readonly=False)
         with environment.begin(write=True) as txn:

@@ -198,7 +198,7 @@ class LmdbReads:
                 return None
             low, high = 0, layout.parse_delivered_key(self.file, cursor.key())[0]
             while low <= high:
-                middle = (low + high) // 2
+                middle = (low + high) >> 1
                 if not cursor.set_range(layout.delivered_key(middle, index)):
                     high = middle - 1
                     continue

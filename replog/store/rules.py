@@ -55,9 +55,6 @@ class Changes(NamedTuple):
     introduced: bool
 
 
-NO_CHANGES = Changes(None, None, [], [], [], None, {}, introduced=False)
-
-
 def fold(before: Outline, batches: Sequence[Batch]) -> tuple[Changes, Outline]:
     """What these batches, in their order, change, and the outline after them.
 

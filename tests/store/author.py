@@ -153,6 +153,6 @@ def rows_of(path: Path, table: str) -> list[tuple[bytes, bytes]]:
 
 def flipped(value: bytes, bit: int) -> bytes:
     """The value with one bit turned over."""
-    return bytes(
-        byte ^ (1 << bit % 8) if place == bit // 8 else byte for place, byte in enumerate(value)
-    )
+    changed = bytearray(value)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)

@@ -15,7 +15,9 @@ from replog.membership import cluster_id
 from replog.store import layout
 from replog.store.interface import Batch, Peer, Store, StoredEntry, StoredWrite
 from replog.store.lmdb import LmdbStore
+from replog.store.lmdb_reader import Transaction
 from replog.store.memory import MemoryDisk, MemoryStore
+from replog.store.rules import Changes
 from tests.store.author import (
     MEMBERSHIP,
     TERM_1,
@@ -211,12 +213,16 @@ def assert_poisoned(store: LmdbStore, reason: str) -> None:
 
 def test_a_full_map_ends_the_store_and_a_larger_one_goes_on(tmp_path: Path):
     store = open_store(tmp_path, map_bytes_max=1 << 20)
-    data, last = run_entry("n1", 5, 0, [bytes(100_000)]), 0
-    with pytest.raises(StoreFailed, match=f"map_bytes_max = {1 << 20}") as failed:
-        while True:
-            store.commit([append(last + 1, [data])])
-            last += 1
-    assert isinstance(failed.value.__cause__, lmdb.MapFullError)
+    data, last, failure = run_entry("n1", 5, 0, [bytes(100_000)]), 0, StoreFailed()
+    for index in range(1, 12):
+        try:
+            store.commit([append(index, [data])])
+        except StoreFailed as error:
+            failure = error
+            break
+        last = index
+    assert f"map_bytes_max = {1 << 20}" in str(failure)
+    assert isinstance(failure.__cause__, lmdb.MapFullError)
     assert last >= 5
     assert store.used_bytes() > 500_000
     assert_poisoned(store, f"map_bytes_max = {1 << 20}")
@@ -240,7 +246,7 @@ def test_after_a_failed_sync_only_a_new_open_tells_what_is_stored(
     store.commit([append(1, [noop()])])
     commit = store._apply
 
-    def fail(txn: lmdb.Transaction, changes: object) -> None:
+    def fail(txn: Transaction, changes: Changes) -> None:
         if applied:
             commit(txn, changes)
             txn.commit()
@@ -276,7 +282,7 @@ def test_two_threads_that_commit_at_once_end_the_store(
     inside, go_on = threading.Event(), threading.Event()
     apply = store._apply
 
-    def wait(txn: lmdb.Transaction, changes: object) -> None:
+    def wait(txn: Transaction, changes: Changes) -> None:
         inside.set()
         assert go_on.wait(10)
         apply(txn, changes)
@@ -338,6 +344,14 @@ def test_a_memory_disk_opened_again_ends_the_life_before():
         before.commit([append(1, [noop()])])
     assert after.restore().last_index == 0
     assert after.used_bytes() == 0
+
+
+def test_a_memory_store_uses_the_bytes_of_its_entries():
+    store = memory_store(MemoryDisk(b"s" * 16))
+    small, large = noop(), run_entry("n1", 5, 0, [bytes(5000)])
+    store.commit([append(1, [small, large, large])])
+    store.commit([append(2, [large, small], truncate_from=2)])
+    assert store.used_bytes() == 2 * len(small) + len(large)
 
 
 def test_a_memory_disk_of_another_node_is_refused():

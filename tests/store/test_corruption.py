@@ -1,4 +1,4 @@
-"""Damaged values: each bit of each value matters, and no damage is ever served or repaired by guess."""
+"""Damaged values: every bit of each counts, and no damage is served or repaired by guessing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from replog.entry import Epoch
 from replog.errors import Corruption, StoreFailed
 from replog.store import layout
 from replog.store.interface import Batch, Peer, StoredWrite
+from replog.store.lmdb import open_reader
 from replog.store.verify import verify_directory
 from tests.store.author import append, fill, flipped, noop, open_store, put, rows_of
 
@@ -134,7 +135,7 @@ def test_of_two_whole_copies_the_newer_counts(filled: Path, table: str, key: byt
 def test_without_a_whole_copy_of_the_promise_the_node_does_not_open(filled: Path):
     for table, key in COPIES:
         put(filled, table, key, flipped(value_of(filled, table, key), 60))
-    with pytest.raises(Corruption, match="table meta, key promise.*table promise, key copy.*vote"):
+    with pytest.raises(Corruption, match=r"table meta, key promise.*table promise, key copy.*vote"):
         open_store(filled)
 
 
@@ -235,6 +236,17 @@ def test_rows_that_are_gone_stop_the_open(filled: Path, table: str, keys: list[b
     with pytest.raises(Corruption, match=found):
         open_store(filled)
     assert verify_directory(filled).faults
+
+
+def test_a_reader_of_a_log_with_holes_reads_up_to_them(filled: Path):
+    for index in (4, 7):
+        put(filled, "log", layout.index_key(index), None)
+    reader = open_reader(filled)
+    assert [entry.index for entry in reader.entries(1, 9, 1 << 20)] == [1, 2, 3]
+    assert [entry.index for _, entry in reader.delivered(0, 1)] == [2]
+    with pytest.raises(Corruption, match="table log, key 7: is missing, but was delivered"):
+        reader.delivered(302, 1)
+    reader.close()
 
 
 def test_a_key_beyond_the_end_of_a_table_ends_the_commit(filled: Path):

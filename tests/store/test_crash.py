@@ -46,7 +46,9 @@ def test_nothing_committed_is_lost_when_the_writer_is_killed(tmp_path: Path):
             assert int(writer.stdout.readline().split()[1]) > life
             told = [writer.stdout.readline() for _ in range(chance.randrange(5, 60))]
             writer.kill()
-            told += [line for line in writer.stdout.read().splitlines(keepends=True) if line[-1:] == "\n"]
+            told += [
+                line for line in writer.stdout.read().splitlines(keepends=True) if line[-1:] == "\n"
+            ]
         for line in told:
             index, offset, digest = line.split()
             assert int(offset) == int(index)
@@ -58,7 +60,8 @@ def test_nothing_committed_is_lost_when_the_writer_is_killed(tmp_path: Path):
         store = open_store(tmp_path)
         restored = store.restore()
         assert restored.promise in {
-            Epoch(restored.epochs[-1][1].number, f"n{index}") for index in (max(kept), max(kept) + 1)
+            Epoch(restored.epochs[-1][1].number, f"n{index}")
+            for index in (max(kept), max(kept) + 1)
         }
         assert restored.identity.life > life
         life = restored.identity.life

@@ -54,8 +54,8 @@ class StoreMachine(RuleBasedStateMachine):
         return run_entry("n1", 5, first, [bytes(size)] * count)
 
     @rule(
-        back=st.integers(0, 5),
-        sizes=st.lists(st.sampled_from(SIZES), max_size=4),
+        back=st.sampled_from([0, 0, 1, 2, 5]),
+        sizes=st.lists(st.sampled_from(SIZES), min_size=1, max_size=5),
         epoch=st.sampled_from(EPOCHS),
         promised=st.booleans(),
     )
@@ -76,9 +76,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.promise = promise or self.promise
         self.queue.append(Batch([StoredWrite(promise, truncate_from, entries)]))
 
-    @precondition(lambda self: self.position.index < len(self.log))
-    @rule(count=st.integers(1, 4))
-    def deliver(self, count: int) -> None:
+    @rule(count=st.integers(0, 4), sizes=st.lists(st.sampled_from(SIZES), min_size=1, max_size=3))
+    def deliver(self, count: int, sizes: list[int]) -> None:
+        """Queue a batch that delivers some entries, behind one that appends some."""
+        self.write(back=0, sizes=sizes, epoch=EPOCHS[0], promised=False)
         first = self.position.index + 1
         last = min(len(self.log), self.position.index + count)
         data = [self.log[index][1] for index in range(first, last + 1)]
@@ -90,10 +91,9 @@ class StoreMachine(RuleBasedStateMachine):
     def meet(self, node: str, life: int) -> None:
         self.peers[node] = Peer(node.encode() * 8, life)
         self.introduced |= life % 3 == 0
-        self.queue.append(
-            Batch(peers={node: self.peers[node]}, introduced=life % 3 == 0)
-        )
+        self.queue.append(Batch(peers={node: self.peers[node]}, introduced=life % 3 == 0))
 
+    @precondition(lambda self: self.queue)
     @rule()
     def commit(self) -> None:
         self.store.commit(self.queue)
@@ -116,23 +116,32 @@ class StoreMachine(RuleBasedStateMachine):
         assert restored[1:4] == (MEMBERSHIP, self.introduced, self.promise)
         assert restored[5:] == (1, len(self.log), self.position, self.peers)
 
-    @precondition(lambda self: not self.queue)
-    @rule(first=st.integers(1, 30), length=st.integers(0, 10), bytes_max=st.integers(0, 20_000))
-    def read_entries(self, first: int, length: int, bytes_max: int) -> None:
+    @rule(bytes_max=st.sampled_from([0, 1000, 10_000, 1 << 20]))
+    def read(self, bytes_max: int) -> None:
+        """Compare every range of entries, every offset and every digest."""
+        self.commit()
+        for first in range(1, len(self.log) + 2):
+            for last in (first, first + 3, len(self.log)):
+                expected = self.expected_entries(first, last, bytes_max)
+                assert self.store.entries(first, last, bytes_max) == expected
+        for offset in range(self.position.offset + 2):
+            expected_rows = self.expected_rows(offset, bytes_max)
+            assert self.store.delivered(offset, bytes_max) == expected_rows
+        for index in range(len(self.log) + 2):
+            row = self.rows.get(index)
+            assert self.store.digest(index) == (row.digest if row else None)
+
+    def expected_entries(self, first: int, last: int, bytes_max: int) -> list[StoredEntry]:
         expected: list[StoredEntry] = []
         size = 0
-        for index in range(first, first + length):
-            if index not in self.log:
-                break
+        for index in range(first, min(last, len(self.log)) + 1):
             size += len(self.log[index][1])
             if expected and size > bytes_max:
                 break
             expected.append(StoredEntry(index, *self.log[index]))
-        assert self.store.entries(first, first + length - 1, bytes_max) == expected
+        return expected
 
-    @precondition(lambda self: not self.queue)
-    @rule(offset=st.integers(0, 30), bytes_max=st.integers(0, 20_000))
-    def read_delivered(self, offset: int, bytes_max: int) -> None:
+    def expected_rows(self, offset: int, bytes_max: int) -> list[tuple[Delivered, StoredEntry]]:
         expected: list[tuple[Delivered, StoredEntry]] = []
         size = 0
         for index, row in self.rows.items():
@@ -142,13 +151,7 @@ class StoreMachine(RuleBasedStateMachine):
             if expected and size > bytes_max:
                 break
             expected.append((row, StoredEntry(index, *self.log[index])))
-        assert self.store.delivered(offset, bytes_max) == expected
-
-    @precondition(lambda self: not self.queue)
-    @rule(index=st.integers(0, 30))
-    def read_digest(self, index: int) -> None:
-        row = self.rows.get(index)
-        assert self.store.digest(index) == (row.digest if row else None)
+        return expected
 
     @invariant()
     def position_is_the_one_last_delivered(self) -> None:
@@ -186,12 +189,12 @@ class InMemory(StoreMachine):
 
 
 SETTINGS = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=100,
+    stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestOnDisk = OnDisk.TestCase
-TestOnDisk.settings = SETTINGS
+TestOnDisk.settings = settings(SETTINGS, max_examples=30)
 TestInMemory = InMemory.TestCase
 TestInMemory.settings = SETTINGS

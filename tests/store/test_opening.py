@@ -10,10 +10,12 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from replog.errors import Corruption, StoreFailed, StoreInUse, WrongStore
+from replog.errors import Corruption, StoreError, StoreFailed, StoreInUse, WrongStore
 from replog.membership import Membership, cluster_id
 from replog.quorum import majorities, sized
 from replog.store import directory, layout, opening
+from replog.store import lmdb as lmdb_store
+from replog.store.gate import Gate
 from replog.store.interface import Batch
 from replog.store.lmdb import open_reader
 from replog.store.verify import verify_directory
@@ -27,6 +29,7 @@ from tests.store.author import (
     printed,
     program,
     put,
+    run_entry,
 )
 
 
@@ -211,7 +214,9 @@ def test_a_second_opener_is_refused_until_the_first_has_closed(tmp_path: Path):
     link.symlink_to(tmp_path / "n1")
     store = open_store(tmp_path / "n1")
     for path in (tmp_path / "n1", link):
-        with pytest.raises(StoreInUse, match=rf"{tmp_path / 'n1'} is in use by process {os.getpid()}"):
+        with pytest.raises(
+            StoreInUse, match=rf"{tmp_path / 'n1'} is in use by process {os.getpid()}"
+        ):
             open_store(path)
         refusal = printed(OPEN_ELSEWHERE, path)
         assert f"{tmp_path / 'n1'} is in use by process {os.getpid()}" in refusal
@@ -274,19 +279,32 @@ def test_a_damaged_first_page_is_refused(tmp_path: Path):
             opener(tmp_path)
 
 
-def test_the_file_of_an_open_store_is_never_shorter_than_its_last_page(tmp_path: Path):
-    """Truncation frees pages at the end of the file that LMDB has never written."""
-    store = open_store(tmp_path, map_bytes_max=8 << 20)
-    last = 0
-    for step in range(1, 120):
-        truncate_from = last - step % 30 + 1 if last > 100 else None
-        first = truncate_from or last + 1
-        last = first + step * 7 % 60
-        data = [noop()] * (last - first + 1)
-        store.commit([append(first, data, truncate_from=truncate_from), Batch()])
-        found = directory.read_data_file(tmp_path)
-        assert found is not None
-        assert found.file_bytes >= found.used_bytes == store.used_bytes()
+@pytest.mark.parametrize("stretched", [True, False])
+def test_a_good_file_is_longer_than_its_last_page_because_the_writer_stretches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretched: bool
+):
+    """LMDB never writes a page that one transaction takes and frees, here the last of the file."""
+    monkeypatch.setattr(lmdb_store, "STRETCH_BYTES", 0)
+    if not stretched:
+        monkeypatch.setattr(lmdb_store, "stretch", lambda directory, file_bytes: 0)
+    store = open_store(tmp_path)
+    data = run_entry("n1", 5, 0, [bytes(1000)])
+    store.commit([append(1, [data] * 3000)])
+    store.commit([append(3000, [], truncate_from=3000)])
+    store.commit([append(2659, [], truncate_from=2659)])
+    file_bytes = (tmp_path / "data.mdb").stat().st_size
+    assert (file_bytes >= store.used_bytes()) == stretched
+    store.close()
+    if stretched:
+        assert open_store(tmp_path).restore().last_index == 2658
+
+
+def test_a_stretched_file_takes_no_blocks_and_stays_within_the_map(tmp_path: Path):
+    store = open_store(tmp_path, map_bytes_max=4 << 20)
+    found = (tmp_path / "data.mdb").stat()
+    assert found.st_size == 4 << 20
+    assert found.st_blocks * 512 < 1 << 20
+    assert store.used_bytes() < 1 << 20
 
 
 # --- fork, close ----------------------------------------------------------------------------------
@@ -355,6 +373,29 @@ def test_a_closed_store_refuses_and_closes_twice(tmp_path: Path):
             use()
 
 
+def test_a_gate_is_shut_only_when_everybody_has_left():
+    gate = Gate("file")
+    order: list[str] = []
+
+    def shut() -> None:
+        gate.shut()
+        order.append("shut")
+
+    shutter = threading.Thread(target=shut)
+    with gate:
+        shutter.start()
+        while not order:
+            try:
+                with gate:
+                    pass
+            except StoreFailed as error:
+                order.append(str(error))
+        shutter.join(timeout=0.2)
+        order.append("left")
+    shutter.join()
+    assert order == ["file is closed", "left", "shut"]
+
+
 def test_reads_of_many_threads_end_in_an_answer_or_a_refusal_when_it_closes(tmp_path: Path):
     for _ in range(5):
         store = open_store(tmp_path)
@@ -384,14 +425,16 @@ def test_reads_of_many_threads_end_in_an_answer_or_a_refusal_when_it_closes(tmp_
 
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(directory, "_network_file_system", lambda path: "nfs4")
-    with pytest.raises(directory.StoreError, match="nfs4"):
+    with pytest.raises(StoreError, match="nfs4"):
         open_store(tmp_path / "n1")
 
 
 def test_the_file_system_is_that_of_the_innermost_mount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    mounts = f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n/dev/b {tmp_path}/in ext4 - -\n"
+    mounts = (
+        f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n/dev/b {tmp_path}/in ext4 - -\n"
+    )
     monkeypatch.setattr(Path, "read_text", lambda path, **_: mounts)
     assert directory._network_file_system(tmp_path / "n1") == "nfs4"
     assert directory._network_file_system(tmp_path / "in" / "n1") == ""

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import lmdb
 import pytest
 
 from replog.entry import DIGEST_START, Epoch
@@ -17,7 +16,6 @@ from replog.store import layout, verify
 from replog.store.interface import Batch, Delivered, ProducerRow, StoredEntry, StoredWrite
 from replog.store.verify import VerifyReport, verify_directory, verify_in_child
 from tests.store.author import (
-    MAP_BYTES,
     ROOT,
     TERM_1,
     append,
@@ -93,6 +91,7 @@ def test_verification_beside_a_running_writer_passes(tmp_path: Path):
                 verifier.wait()
         assert verifier.stdout is not None
         assert verifier.stdout.read() == "[]\n" * 5
+    assert epoch.number > 20
     store.close()
     assert verify_directory(tmp_path).faults == ()
 
@@ -229,6 +228,11 @@ def test_many_faults_are_counted_and_each_is_told_once(
     assert "200 more faults" in faults[-1]
 
 
+def test_rows_behind_the_position_are_not_counted_as_delivered(filled: Path):
+    PLANTED["a position behind the rows"][0](filled)
+    assert verify_directory(filled).delivered == 6
+
+
 def test_what_was_delivered_before_the_damage_is_still_counted(filled: Path):
     put(filled, "log", layout.index_key(7), b"\0" * 40)
     report = verify_directory(filled)
@@ -275,7 +279,7 @@ def test_a_store_that_cannot_be_read_is_refused_through_the_child(filled: Path):
 @pytest.mark.parametrize(
     ("last_words", "ending"),
     [
-        ("os.kill(os.getpid(), 7)", "killed by signal 7, Bus error"),
+        ("os.kill(os.getpid(), 7)", "was killed by signal 7, Bus error"),
         ("os._exit(3)", "failed with status 3"),
     ],
 )
@@ -291,7 +295,7 @@ def test_the_death_of_the_child_is_a_fault(
     )
     report = verify_in_child(filled)
     (fault,) = report.faults
-    assert f"after 5 entries the verifier was {ending}" in fault or ending in fault
+    assert f"after 5 entries the verifier {ending}" in fault
     assert report.entries == 5
 
 
@@ -319,8 +323,3 @@ def test_an_interrupted_verification_leaves_no_child_behind(filled: Path):
         verify_in_child(filled, interrupt)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
-
-
-def test_the_environment_of_a_test_is_closed_again(filled: Path):
-    """Else the tests above would not have looked at what is on the disk."""
-    lmdb.open(str(filled), max_dbs=16, map_size=MAP_BYTES, lib_version=0).close()

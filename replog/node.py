@@ -240,6 +240,10 @@ class Node:
             run(pending)
 
     def _carry_out(self, effects: Effects) -> None:
+        if effects.delivered:
+            self._recent.add(effects.delivered)
+        for completion in effects.completions:
+            self._complete(completion)
         for to, header, parts, bulk in effects.sends:
             if not self._transport.send(to, header, parts, bulk=bulk) and bulk:
                 self._replica.lost(to)
@@ -250,10 +254,6 @@ class Node:
             self._writer.put(effects.batch)
         for load in effects.loads:
             self._loader.put(load)
-        if effects.delivered:
-            self._recent.add(effects.delivered)
-        for completion in effects.completions:
-            self._complete(completion)
         if effects.barriers:
             resolve_all([(pending, None) for pending in effects.barriers])
 

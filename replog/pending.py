@@ -55,8 +55,9 @@ class Pending(Generic[T]):
         Raises whatever the call ended with.
         """
         if self._outcome is _OPEN:
-            event = threading.Event()
-            if self._register(event.set) and not event.wait(timeout):
+            known = threading.Lock()
+            known.acquire()
+            if self._register(known.release) and not known.acquire(timeout=_seconds(timeout)):
                 raise TimeoutError(
                     f"no outcome within {timeout} s; it is still open and can be asked for again"
                 )
@@ -96,6 +97,11 @@ class Pending(Generic[T]):
         if self._outcome is _OPEN:
             return True
         return waiter not in _take_waiters(self)
+
+
+def _seconds(timeout: float | None) -> float:
+    """A timeout as a lock takes it: -1 for ever, and no more than the platform can count."""
+    return -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
 
 
 def _take_waiters(pending: Pending[Any]) -> list[Any]:

@@ -1,10 +1,10 @@
-"""Filling sends and deliveries with bytes: from the window, or from the disk through the host.
+"""Filling sends with bytes: from the window, or from the disk through the host.
 
 Rules of this file:
 
 1. A send takes bytes by (index, epoch); what is neither here nor on the disk under that epoch any
    more is reported to the core as lost.
-2. At most one load is under way for each peer, and one for delivery.
+2. At most one load is under way for each peer: the core waits for the report of its send.
 3. A send is cut by size; the core is told how far it came.
 """
 
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replog.entry import NO_EPOCH, parse_entry
-from replog.errors import Corruption, PeerFault
+from replog.entry import NO_EPOCH
 from replog.replica.effects import Load
 from replog.store.interface import StoredEntry
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from replog.agreement import Core, Send
     from replog.config import Limits
-    from replog.entry import Entry
     from replog.replica.window import Window
 
     SendEntries = Callable[[Send, Sequence[StoredEntry]], None]
@@ -39,9 +37,6 @@ class Loading:
         self._next_id = 1
         self._loads: list[Load] = []
         self._sends: dict[int, Send] = {}
-        self._delivery_load = 0
-        """Id of the load for delivery that is under way; 0 for none."""
-        self._deliverable: dict[int, Entry] = {}
 
     def take(self) -> list[Load]:
         """Loads to carry out since the last call."""
@@ -66,19 +61,16 @@ class Loading:
         elif self._window.at(send.entries[0].index) is not None:
             self._core.lost(send.to)  # overwritten under another epoch
         else:
-            load_id = self._load(send.entries[0].index, send.entries[-1].index)
-            self._sends[load_id] = send
+            self._load(send)
 
-    def forget_sends(self) -> None:
-        """The leadership changed: the core does not wait for these reports any more."""
-        self._sends.clear()
+    def give_up(self) -> None:
+        """The leadership changed: sends that still wait for the disk are out of date."""
+        given_up, self._sends = self._sends, {}
+        for send in given_up.values():
+            self._core.lost(send.to)
 
     def loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
         """The answer to a load, from its first index on; empty when that is not on the disk."""
-        if load_id == self._delivery_load:
-            self._delivery_load = 0
-            self._deliverable = {stored.index: _parse(stored) for stored in entries}
-            return
         send = self._sends.pop(load_id, None)
         if send is None:
             return
@@ -92,26 +84,12 @@ class Loading:
         else:
             self._core.lost(send.to)
 
-    def take_entry(self, index: int, last: int) -> Entry | None:
-        """A committed entry that is not in the window; None while it is being loaded."""
-        entry = self._deliverable.pop(index, None)
-        if entry is None and not self._delivery_load:
-            self._delivery_load = self._load(index, last)
-        return entry
-
-    def _load(self, first: int, last: int) -> int:
-        load_id = self._next_id
+    def _load(self, send: Send) -> None:
+        first, last = send.entries[0].index, send.entries[-1].index
+        self._loads.append(Load(self._next_id, first, last, self._limits.message_bytes_max))
+        self._sends[self._next_id] = send
         self._next_id += 1
-        self._loads.append(Load(load_id, first, last, self._limits.message_bytes_max))
-        return load_id
 
     def _leave(self, send: Send, found: Sequence[StoredEntry]) -> None:
         self._send(send, found)
         self._core.sent(send.to, found[-1].index, sum([len(stored.data) for stored in found]))
-
-
-def _parse(stored: StoredEntry) -> Entry:
-    try:
-        return parse_entry(stored.data)
-    except PeerFault as fault:  # nobody sent it: it comes from this node's own disk
-        raise Corruption(f"entry {stored.index} of the log does not parse: {fault}") from fault

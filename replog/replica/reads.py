@@ -42,11 +42,14 @@ class Reads:
         """Ask for a barrier; `passed` returns the ticket when it holds."""
         self._asking.append(ticket)
 
-    def requests(self, now: int) -> list[tuple[str, ReadRequest]]:
+    def wants(self, now: int) -> bool:
+        """Whether `requests` should be called."""
+        return bool(self._asking) or (self.deadline is not None and now >= self.deadline)
+
+    def requests(self, now: int, leader: str | None) -> list[tuple[str, ReadRequest]]:
         """Start a round for what is asked, here or at the leader; the messages to send."""
         if self.deadline is not None and now >= self.deadline:
             self.ask_again()
-        leader = self._core.leadership.leader
         if not self._asking or leader is None:
             return []
         token = self._next_token

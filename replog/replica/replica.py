@@ -76,6 +76,7 @@ class Replica:
             restoration.last_index,
             restoration.position.index,
             membership,
+            tuple([EntryRef(stored.index, stored.epoch) for stored in restoration.tail]),
         )
         self.node = identity.node
         self.faults: Counter[str] = Counter()
@@ -90,7 +91,7 @@ class Replica:
         self._first_index = restoration.first_index
         self._core = agreement.core(identity.node, restored, now, random)
         self._codec = Codec(agreement.messages)
-        self._window = Window(limits.window_bytes_max)
+        self._window = Window(limits.window_bytes_max, restoration.tail)
         self._loading = Loading(self._core, self._window, limits, self._send_entries)
         self._delivery = Delivery(restoration.position)
         self._origin = Origin(identity.node, identity.life, limits)
@@ -197,29 +198,32 @@ class Replica:
     @property
     def deadline(self) -> int | None:
         """When the next `tick` and `step` are due at the latest; None: only on input."""
-        deadlines = (
-            self._core.deadline if self._introduction.done else None,
-            self._introduction.deadline,
+        first = self._position_deadline
+        for deadline in (
+            self._core.deadline if self._introduction.done else self._introduction.deadline,
             self._origin.deadline,
             self._reads.deadline,
             self._comparison.deadline,
-            self._position_deadline,
-        )
-        return min([deadline for deadline in deadlines if deadline is not None], default=None)
+        ):
+            if deadline is not None and (first is None or deadline < first):
+                first = deadline
+        return first
 
     # -- one step ------------------------------------------------------------------------------
 
     def step(self, now: int, wall_ms: int) -> Effects:
         """Everything wanted since the last step. `wall_ms` becomes the time of new entries."""
-        for other, meeting in self._introduction.meetings(now):
-            self._post(other, meeting)
         if self._introduction.done:
             self._drive(now, wall_ms)
+        else:
+            for other, meeting in self._introduction.meetings(now):
+                self._post(other, meeting)
         self._window.settle()
         for to, question in self._comparison.questions(now, self._delivery):
             self._post(to, question)
         batch = self._take_batch(now)
-        self._window.evict(min(self._delivery.index, self._settled_index()))
+        if self._window.is_full:
+            self._window.evict(min(self._delivery.index, self._settled_index()))
         barriers = self._reads.passed(self._delivery.index)
         effects = Effects(
             self._sends, batch, self._loading.take(), self._delivered, self._completions, barriers
@@ -228,26 +232,29 @@ class Replica:
         return effects
 
     def _drive(self, now: int, wall_ms: int) -> None:
+        core = self._core
         for _ in range(ROUNDS_PER_STEP_MAX):
-            self._watch_leadership(now)
-            self._deliver(now)
-            self._propose(now, wall_ms)
-            for to, request in self._reads.requests(now):
-                self._post(to, request)
-            if not self._core.has_ready():
+            leadership = core.leadership
+            if leadership != self._leadership:
+                self._watch_leadership(now, leadership)
+            if self._delivery.index < self._commit_index:
+                self._deliver(now)
+            if self.leads:
+                self._propose(wall_ms)
+            if self._reads.wants(now):
+                for to, request in self._reads.requests(now, leadership.leader):
+                    self._post(to, request)
+            if not core.has_ready():
                 break
-            self._take_ready(now, self._core.ready())
+            self._take_ready(core.ready())
         for to, forward, bodies in self._origin.forwards(now):
             self._post(to, forward, bodies)
 
-    def _watch_leadership(self, now: int) -> None:
-        before, after = self._leadership, self._core.leadership
-        if after == before:
-            return
-        self._leadership = after
+    def _watch_leadership(self, now: int, after: Leadership) -> None:
+        before, self._leadership = self._leadership, after
         if (after.leader, after.epoch.number) != (before.leader, before.epoch.number):
             self._intake.close()
-            self._loading.forget_sends()
+            self._loading.give_up()
             self._origin.follow(after.leader)
             self._reads.ask_again()
         self._comparison.schedule(now, self._delivery, leads=self.leads)
@@ -262,19 +269,9 @@ class Replica:
         """Whether this node leads, as it sees it."""
         return self._leadership.leader == self.node
 
-    def _propose(self, now: int, wall_ms: int) -> None:
-        leadership = self._leadership
-        if not self.leads or self.disk_is_full:
+    def _propose(self, wall_ms: int) -> None:
+        if self.disk_is_full or not (self._intake.is_open or self._establish(wall_ms)):
             return
-        if not leadership.first_index:
-            self._propose_entry(Kind.NOOP, (), (), wall_ms)
-            return
-        if not self._intake.is_open:
-            if self._delivery.index < leadership.first_index:
-                return
-            self._intake.open(self._delivery.producers)
-            self._origin.rewind()
-            self._trunk.announce_expected()
         while self._intake.has_work(self._origin) and not self._gathers():
             if not self._core.has_room:
                 return
@@ -282,7 +279,21 @@ class Replica:
             if not taken:
                 return
             runs, bodies = zip(*taken, strict=True)
-            self._propose_entry(Kind.RECORDS, runs, bodies, wall_ms)
+            if not self._propose_entry(Kind.RECORDS, runs, bodies, wall_ms):
+                raise InvariantBroken("the core of a leader with room refused an entry")
+
+    def _establish(self, wall_ms: int) -> bool:
+        """Offer the no-ops that begin a leadership; whether its first entry is delivered."""
+        while not self._leadership.first_index:
+            if not self._propose_entry(Kind.NOOP, (), (), wall_ms):
+                return False
+            self._leadership = self._core.leadership
+        if self._delivery.index < self._leadership.first_index:
+            return False
+        self._intake.open(self._delivery.producers)
+        self._origin.rewind()
+        self._trunk.announce_expected()
+        return True
 
     def _gathers(self) -> bool:
         """Group commit: while a write of entries is under way, what arrives shares the next one."""
@@ -291,16 +302,15 @@ class Replica:
 
     def _propose_entry(
         self, kind: Kind, runs: Sequence[Run], bodies: Sequence[bytes], wall_ms: int
-    ) -> None:
+    ) -> bool:
         entry = make_entry(kind, runs, bodies, wall_ms)
         ref = self._core.propose(kind, len(entry.data))
         if ref is None:
-            raise InvariantBroken(f"the core of a leader refused an entry of kind {kind.name}")
+            return False
         self._window.stage(ref, entry)
-        if kind is Kind.NOOP:
-            self._leadership = self._core.leadership
+        return True
 
-    def _take_ready(self, now: int, ready: Ready) -> None:
+    def _take_ready(self, ready: Ready) -> None:
         for write in ready.writes:
             self._take_write(write)
         for send in ready.sends:
@@ -312,7 +322,6 @@ class Replica:
         for token in ready.reads_failed:
             self._reads.failed(token)
         self._commit_index = ready.commit_index
-        self._deliver(now)
 
     def _take_write(self, write: Write) -> None:
         if write.truncate_from is not None:
@@ -344,13 +353,11 @@ class Replica:
 
     def _deliver(self, now: int) -> None:
         delivery = self._delivery
-        if delivery.index >= self._commit_index:
-            return
         while delivery.index < self._commit_index:
             index = delivery.index + 1
-            entry = self._window.at(index) or self._loading.take_entry(index, self._commit_index)
+            entry = self._window.at(index)
             if entry is None:
-                break
+                raise InvariantBroken(f"entry {index} is committed, but its bytes are not here")
             row = delivery.deliver(index, entry)
             self._delivered.append((row, entry))
             self._complete(now, row, entry)

@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-1. An entry stays until it is durable and delivered; after that, until room is needed.
+1. An entry is here from its arrival, or from the open of the store, until it is durable and
+   delivered; after that, until room is needed.
 2. Bytes are asked for by (index, epoch): an index alone may name an overwritten entry.
 3. Arrived or proposed entries are staged until the core has decided which of them to write.
 """
@@ -12,21 +13,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replog.agreement import EntryRef
-from replog.entry import NO_EPOCH
-from replog.errors import InvariantBroken
+from replog.entry import NO_EPOCH, parse_entry
+from replog.errors import Corruption, InvariantBroken, PeerFault
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from replog.agreement import WriteEntry
     from replog.entry import Entry, Epoch
+    from replog.store.interface import StoredEntry
 
 
 class Window:
     """Recent entries by index, bounded in bytes beyond what is pinned."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, tail: Sequence[StoredEntry]) -> None:
+        """`tail` is what the disk holds and delivery has not reached."""
         self._bytes_max = bytes_max
-        self._bytes = 0
-        self._entries: dict[int, tuple[Epoch, Entry]] = {}
+        self._entries = {stored.index: (stored.epoch, _parse(stored)) for stored in tail}
+        self._bytes = sum([len(stored.data) for stored in tail])
         self._staged: dict[EntryRef, Entry] = {}
 
     def stage(self, ref: EntryRef, entry: Entry) -> None:
@@ -70,9 +75,14 @@ class Window:
         held = self._entries.get(index)
         return held[1] if held is not None else None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `evict` should be called."""
+        return self._bytes > self._bytes_max
+
     def evict(self, through: int) -> None:
         """Make room, oldest first, among entries up to this index: durable and delivered ones."""
-        while self._bytes > self._bytes_max:
+        while self.is_full:
             oldest = next(iter(self._entries))
             if oldest > through:
                 return
@@ -82,3 +92,10 @@ class Window:
         held = self._entries.pop(index, None)
         if held is not None:
             self._bytes -= len(held[1].data)
+
+
+def _parse(stored: StoredEntry) -> Entry:
+    try:
+        return parse_entry(stored.data)
+    except PeerFault as fault:  # nobody sent it: it comes from this node's own disk
+        raise Corruption(f"entry {stored.index} of the log does not parse: {fault}") from fault

@@ -16,8 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--chaos-seconds",
         type=float,
-        default=10.0,
-        help="how long the chaos test torments its cluster (default: 10)",
+        default=20.0,
+        help="how long the chaos test torments its cluster (default: 20)",
+    )
+    group.addoption(
+        "--chaos-seed",
+        type=int,
+        default=None,
+        help="the seed of the chaos test's choices (default: another each time, printed)",
     )
     group.addoption(
         "--agreement",

@@ -8,6 +8,13 @@ from __future__ import annotations
 
 from replog.control.client import ControlClient, Reply, wait_for_any
 from replog.control.server import ControlServer
-from replog.control.words import NodeNotRunning
+from replog.control.words import NodeNotRunning, NodeSilent
 
-__all__ = ["ControlClient", "ControlServer", "NodeNotRunning", "Reply", "wait_for_any"]
+__all__ = [
+    "ControlClient",
+    "ControlServer",
+    "NodeNotRunning",
+    "NodeSilent",
+    "Reply",
+    "wait_for_any",
+]

@@ -23,7 +23,7 @@ import zmq
 
 from replog.control import words
 from replog.control.words import Endpoint, Request
-from replog.errors import ConfigError, NotAppended, ReplogError
+from replog.errors import ConfigError, ReplogError
 from transport.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class _Answer(NamedTuple):
     request: Request
     size: int
     pendings: Sequence[Pending[Any]]
-    refused: ReplogError | None
+    refused: Exception | None
     """What kept the records behind the pendings out of the log."""
 
 
@@ -103,7 +103,7 @@ class ControlServer:
         self._free()
 
     def _free(self) -> None:
-        self._socket.close(None if self._closing else 0)
+        self._socket.close()
         self._context.term()
         self._wakeup.close()
         self._endpoint.close()
@@ -147,13 +147,13 @@ class ControlServer:
 
     def _carry_out(self, client: bytes, request: Request) -> None:
         pendings: list[Pending[Any]] = []
-        refused: ReplogError | None = None
+        refused: Exception | None = None
         value: object = None
         try:
             match request.name:
                 case words.APPEND:
                     for record in request.records:
-                        pendings.append(self._log.append(record))
+                        pendings.append(self._log.append(record))  # noqa: PERF401 - keeps these
                 case words.APPEND_MANY:
                     pendings.append(self._log.append_many(request.records))
                 case words.BARRIER:
@@ -162,10 +162,8 @@ class ControlServer:
                     value = words.status_fields(self._log.status())
                 case words.STOP:
                     self._on_stop()
-        except ReplogError as error:
+        except (ReplogError, TimeoutError) as error:
             refused = error
-        except TimeoutError as error:
-            refused = ReplogError(str(error))
         if not pendings:
             self._send(client, words.pack_reply(request.request_id, refused, value))
             return
@@ -186,7 +184,7 @@ class ControlServer:
         for pending in answer.pendings:
             try:
                 outcomes.append(pending.result(CLOSE_SECONDS_MAX))
-            except ReplogError as failure:
+            except (ReplogError, TimeoutError) as failure:
                 error = failure
                 break
         value: object = None
@@ -212,6 +210,3 @@ def offset_ranges(offsets: Sequence[int]) -> list[tuple[int, int]]:
         else:
             ranges.append((offset, 1))
     return ranges
-
-
-__all__ = ["ControlServer", "NotAppended", "offset_ranges"]

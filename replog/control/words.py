@@ -1,7 +1,7 @@
 """The words of the control socket, and where it lies.
 
-A request is msgpack `[VERSION, request id, name, records]`, its answer `[VERSION, request id, error,
-value]`, each one ZeroMQ frame. `error` is nil or `[class, message]`.
+A request is msgpack `[VERSION, request id, name, records]`, its answer msgpack `[VERSION, request
+id, error, value]`, each one ZeroMQ frame. `error` is nil or `[class, message]`.
 
     name          records   value
     append        many      [[first offset, count], ...]: each record by itself, in this order
@@ -42,13 +42,16 @@ MESSAGE_BYTES_MAX = 16 << 20
 """Of a request and of an answer; a larger one ends its connection."""
 RECORDS_PER_REQUEST_MAX = 1 << 16
 REQUEST_ID_MAX = (1 << 63) - 1
-NAME_CHARACTERS_MAX = 64
 IPC_PATH_BYTES_MAX = 107
 """Of a Unix socket's path, without the NUL that ends it."""
 
 
 class NodeNotRunning(ReplogError):
-    """No node answers in this directory."""
+    """No node runs in this directory."""
+
+
+class NodeSilent(NodeNotRunning):
+    """A process holds the socket of this directory and does not answer: it may be paused."""
 
 
 class Request(NamedTuple):
@@ -114,7 +117,7 @@ def parse_request(data: bytes) -> Request:
         raise ConfigError(f"version {version!r} of the control socket is not known here")
     if type(request_id) is not int or not 0 <= request_id <= REQUEST_ID_MAX:
         raise ConfigError(f"{request_id!r} is no request id")
-    if name not in NAMES:
+    if type(name) is not str or name not in NAMES:
         raise ConfigError(f"{name!r} is no request: use one of {', '.join(sorted(NAMES))}")
     if type(records) is not list or set(map(type, records)) - {bytes}:
         raise ConfigError(f"{name} comes with something else than an array of records")
@@ -123,7 +126,7 @@ def parse_request(data: bytes) -> Request:
     return Request(request_id, name, records)
 
 
-def pack_reply(request_id: int, error: ReplogError | None, value: object) -> bytes:
+def pack_reply(request_id: int, error: Exception | None, value: object) -> bytes:
     """The bytes of an answer."""
     packed = None if error is None else (type(error).__name__, str(error))
     data: bytes = msgpack.packb((VERSION, request_id, packed, value))
@@ -137,8 +140,9 @@ def parse_reply(data: bytes) -> tuple[int, ReplogError | None, Any]:
         raise ConfigError(f"the node answers in version {version!r}, which is not known here")
     if error is None:
         return request_id, None, value
-    name, message = error
-    return request_id, _named_error(str(name), str(message)), value
+    if type(error) is not list or len(error) != 2:
+        raise ConfigError("the node answers with an error that is none")
+    return request_id, _named_error(str(error[0]), str(error[1])), value
 
 
 def _named_error(name: str, message: str) -> ReplogError:

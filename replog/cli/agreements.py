@@ -1,0 +1,51 @@
+"""Which agreement layer a command uses: found by its name, so that a new one needs no edit here."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from replog.errors import ConfigError, WrongStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from replog.agreement import Agreement
+    from replog.membership import Membership
+    from replog.store.interface import Identity
+
+GROUP = "replog.agreements"
+"""The group of entry points in which distributions announce their agreement layers."""
+DEFAULT_AGREEMENT = "raft"
+
+
+def load_agreement(name: str) -> Agreement:
+    """The agreement layer of this name, with its default tuning: one of the group's, or
+    `module:Class`. Raises `ConfigError`."""
+    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
+    entry = EntryPoint(name, name, GROUP) if ":" in name else installed.get(name)
+    if entry is None:
+        known = ", ".join(sorted(installed)) or "none"
+        raise ConfigError(
+            f"no agreement layer named {name!r} is installed (installed: {known}): name one of "
+            f"these, or module:Class"
+        )
+    try:
+        agreement: Any = entry.load()()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"agreement {name!r} cannot be loaded: {error}") from error
+    if not (hasattr(agreement, "membership") and hasattr(agreement, "core")):
+        raise ConfigError(f"{name!r} is no agreement layer: it has no membership and no core")
+    loaded: Agreement = agreement
+    return loaded
+
+
+def stored_owner(directory: Path) -> tuple[Identity, Membership] | None:
+    """Whose store lies in a directory; None when there is none."""
+    from replog.log_reader import LogReader
+
+    try:
+        with LogReader(directory) as reader:
+            return reader.identity, reader.membership
+    except WrongStore:
+        return None

@@ -1,0 +1,262 @@
+"""`replog append`: lines as records, through the running node or into the directory itself."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from replog.cli.agreements import load_agreement, stored_owner
+from replog.cli.base import (
+    Command,
+    cluster_option,
+    directory_argument,
+    json_option,
+    print_json,
+    print_text,
+)
+from replog.config import Limits
+from replog.control.words import APPEND, APPEND_MANY
+from replog.errors import ConfigError, NotAppended, ReplogError, TooLarge, WrongStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from replog.control import ControlClient, Reply
+    from replog.log import ReplicatedLog
+
+CHUNK_BYTES = 256 << 10
+"""Read at once; what an `append` of many lines takes at most."""
+LINES_PER_REQUEST_MAX = 1000
+REQUESTS_OPEN_MAX = 16
+LINE_BYTES_MAX = Limits().record_bytes_max
+ANSWER_SECONDS_MAX = 60.0
+"""Without any answer for that long, the cluster has no majority."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known of the lines so far."""
+
+    records: int = 0
+    first_offset: int | None = None
+    last_offset: int | None = None
+    refused: int = 0
+    """Lines that are certainly not in the log, of those submitted."""
+    submitted: int = 0
+    counts: dict[int, int] = field(default_factory=dict)
+    """Lines of each open request."""
+    error: Exception | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def take(self, client: ControlClient, *, wait: bool) -> None:
+        """Count what has been answered; with `wait`, at least one answer. Raises `TimeoutError`."""
+        replies = client.replies(int(ANSWER_SECONDS_MAX * 1000) if wait else 0)
+        if wait and not replies:
+            raise TimeoutError(
+                f"no append was answered within {ANSWER_SECONDS_MAX} s: does a majority of the "
+                f"members run?"
+            )
+        for reply in replies:
+            self._count(reply)
+
+    def _count(self, reply: Reply) -> None:
+        value = reply.value or []
+        appended = 0
+        for first, count in [value] if value and type(value[0]) is int else value:
+            appended += count
+            self.first_offset = first if self.first_offset is None else self.first_offset
+            self.last_offset = first + count - 1
+        self.records += appended
+        missing = self.counts.pop(reply.request_id) - appended
+        if reply.error is not None:
+            self.error = self.error or reply.error
+            if isinstance(reply.error, NotAppended):
+                self.refused += missing
+
+    @property
+    def unknown(self) -> int:
+        """Lines that may or may not be in the log."""
+        return self.submitted - self.records - self.refused
+
+    def fields(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "records": self.records,
+            "first_offset": self.first_offset,
+            "last_offset": self.last_offset,
+            "refused": self.refused,
+            "unknown": self.unknown,
+            "seconds": round(time.monotonic() - self.began, 3),
+        }
+
+    def text(self) -> str:
+        """For people."""
+        seconds = time.monotonic() - self.began
+        text = f"appended {self.records} records"
+        if self.records:
+            text += f" at offsets {self.first_offset} to {self.last_offset}"
+        text += f" in {seconds:.2f} s ({self.records / max(seconds, 0.001):,.0f} a second)"
+        if self.refused:
+            text += f"; {self.refused} are not in the log"
+        if self.unknown:
+            text += f"; {self.unknown} may or may not be in the log"
+        return text
+
+
+@click.command(cls=Command)
+@directory_argument
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(1, 1 << 16),
+    help="Append N lines at a time as one run: all or nothing, at consecutive offsets.",
+)
+@cluster_option
+@json_option
+def append(
+    *, directory: Path, file: BinaryIO, batch: int | None, cluster: str, as_json: bool
+) -> None:
+    """Append the lines of FILE, or of standard input, as records, without their newlines.
+
+    They go through the node that runs in DIR. Where none runs, a log of one node is opened here.
+    """
+    tally = Tally()
+    with _node(directory, cluster) as client, _progress(file, shown=not as_json) as advance:
+        try:
+            try:
+                for lines in _requests(file, batch):
+                    _submit(client, tally, lines, APPEND_MANY if batch else APPEND)
+                    advance(tally.records, sum(map(len, lines)) + len(lines))
+                    if tally.error is not None:
+                        break
+            finally:
+                while client.open_requests:
+                    tally.take(client, wait=True)
+        except (ReplogError, TimeoutError) as error:
+            tally.error = tally.error or error
+    if as_json:
+        print_json(tally.fields())
+    else:
+        print_text(tally.text())
+    if tally.error is not None:
+        raise tally.error
+
+
+def _submit(client: ControlClient, tally: Tally, lines: list[bytes], name: str) -> None:
+    tally.counts[client.submit(name, lines)] = len(lines)
+    tally.submitted += len(lines)
+    while client.open_requests >= REQUESTS_OPEN_MAX:
+        tally.take(client, wait=True)
+    tally.take(client, wait=False)
+
+
+@contextmanager
+def _node(directory: Path, cluster: str) -> Iterator[ControlClient]:
+    """The node that runs in the directory, or one that runs here for as long as it is needed."""
+    from replog.control import ControlClient, ControlServer, NodeNotRunning, NodeSilent
+
+    try:
+        client = ControlClient(directory)
+    except NodeSilent:
+        raise
+    except NodeNotRunning:
+        with _opened(directory, cluster) as log:
+            server = ControlServer(log, directory, lambda: None)
+            try:
+                with ControlClient(directory) as client:
+                    yield client
+            finally:
+                log.close()
+                server.close()
+    else:
+        with client:
+            yield client
+
+
+def _opened(directory: Path, cluster: str) -> ReplicatedLog:
+    import replog
+
+    owner = stored_owner(directory)
+    if owner is None:
+        raise WrongStore(f"{directory} holds no store, and no node runs there")
+    identity, membership = owner
+    if membership.voters != {identity.node}:
+        raise ConfigError(
+            f"{directory} belongs to {identity.node}, one of {len(membership.voters)} members, and "
+            f"no node runs there: start it with `replog node`"
+        )
+    return replog.open(
+        directory,
+        agreement=load_agreement(identity.agreement),
+        node=identity.node,
+        cluster=cluster,
+    )
+
+
+def read_lines(file: BinaryIO) -> Iterator[list[bytes]]:
+    """Lines without their newlines, as many at a time as come in one read.
+
+    Raises `TooLarge` for a line that no record can hold.
+    """
+    # A pipe gives what is there: a line is not held back until there are more.
+    read = getattr(file, "read1", file.read)
+    rest = b""
+    while chunk := read(CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in (*lines, rest):
+            if len(line) > LINE_BYTES_MAX:
+                raise TooLarge(f"a line of more than {LINE_BYTES_MAX} bytes: no record can hold it")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+def _requests(file: BinaryIO, batch: int | None) -> Iterator[list[bytes]]:
+    size = batch or LINES_PER_REQUEST_MAX
+    waiting: list[bytes] = []
+    for lines in read_lines(file):
+        waiting += lines
+        while len(waiting) >= size:
+            yield waiting[:size]
+            del waiting[:size]
+        if batch is None and waiting:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+@contextmanager
+def _progress(file: BinaryIO, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Calls with (records appended so far, bytes read just now) move a bar on the terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield lambda _records, _bytes: None
+        return
+    began = time.monotonic()
+    path = Path(str(getattr(file, "name", "")))
+    total = path.stat().st_size if path.is_file() else None
+    columns = (
+        TextColumn("{task.fields[records]} records"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]:.0f} a second"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total, records=0, rate=0.0)
+
+        def advance(records: int, size: int) -> None:
+            rate = records / max(time.monotonic() - began, 0.001)
+            progress.update(task, advance=size, records=records, rate=rate)
+
+        yield advance

@@ -1,0 +1,89 @@
+"""`replog status`: what the nodes in some directories see of themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replog.cli.base import Command, directories_argument, json_option, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+ANSWER_SECONDS_MAX = 2.0
+WIDTH = 120
+"""Columns where there is no terminal to ask."""
+
+
+@click.command(cls=Command)
+@directories_argument
+@json_option
+def status(*, directories: tuple[Path, ...], as_json: bool) -> None:
+    """Show the nodes in DIR...: running ones as they see themselves, stopped ones from disk."""
+    rows = []
+    for directory in directories:
+        fields = {"directory": str(directory), **_status_of(directory)}
+        if as_json:
+            print_json(fields)
+        rows.append(fields)
+    if not as_json:
+        _print_table(rows)
+
+
+def _status_of(directory: Path) -> dict[str, Any]:
+    from replog.control import ControlClient, NodeNotRunning, NodeSilent
+    from replog.log_reader import LogReader
+
+    try:
+        with ControlClient(directory, ANSWER_SECONDS_MAX) as client:
+            return {"state": "running", **client.status(ANSWER_SECONDS_MAX)}
+    except NodeNotRunning as error:
+        state = "silent" if isinstance(error, NodeSilent) else "stopped"
+    with LogReader(directory) as reader:
+        position = reader.position()
+        return {
+            "state": state,
+            "node": reader.identity.node,
+            "agreement": reader.identity.agreement,
+            "members": sorted(reader.membership.voters),
+            "life": reader.identity.life,
+            "first_offset": reader.first_offset,
+            "end_offset": position.offset,
+            "last_index": reader.last_index,
+            "applied_index": position.index,
+            "digest": position.digest.hex(),
+        }
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("node", "role", "leader"):
+        table.add_column(title)
+    for title in ("epoch", "records", "entries", "committed", "applied", "waiting"):
+        table.add_column(title, justify="right")
+    table.add_column("digest")
+    for row in rows:
+        names = ("epoch", "end_offset", "last_index", "commit_index", "applied_index")
+        numbers = [str(row.get(name, "")) for name in (*names, "pending_records")]
+        role = row.get("role", row["state"])
+        table.add_row(
+            row["node"],
+            role,
+            row.get("leader") or "",
+            *numbers,
+            row["digest"][:8],
+            style="green" if role == "leader" else "dim" if row["state"] != "running" else None,
+        )
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDTH)
+    console.print(table)
+    for row in rows:
+        if row.get("alarm"):
+            console.print(f"{row['node']}: ALARM: {row['alarm']}", style="red")
+        if row.get("introduced") is False:
+            console.print(f"{row['node']} waits for the other members of its first start")

@@ -1,0 +1,63 @@
+"""The command line in this process, and a node of its own to speak with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import replog
+from raftlog import Raft
+from replog import ReplicatedLog
+from replog.cli.commands import replog as commands
+from replog.control import ControlServer
+
+Run = Callable[..., Result]
+SECONDS = 20.0
+"""Longer than anything here takes; a wait that reaches it has failed."""
+
+
+@pytest.fixture
+def run() -> Run:
+    """Runs a command; what it exits with and prints."""
+
+    def invoke(*arguments: object, standard_input: bytes | None = None) -> Result:
+        words = [str(argument) for argument in arguments]
+        return CliRunner().invoke(commands, words, input=standard_input, prog_name="replog")
+
+    return invoke
+
+
+def make_log(directory: Path, *records: bytes) -> Path:
+    """A closed log of one node that holds these records."""
+    with replog.open(directory, agreement=Raft()) as log:
+        for record in records:
+            log.append(record).result(SECONDS)
+    return directory
+
+
+def make_member(directory: Path) -> Path:
+    """The closed directory of n1, one of three members that have not met."""
+    members = {f"n{number}": f"tcp://127.0.0.1:{number}" for number in (1, 2, 3)}
+    with replog.open(
+        directory, node="n1", members={**members, "n1": "tcp://127.0.0.1:0"}, agreement=Raft()
+    ):
+        pass
+    return directory
+
+
+@contextmanager
+def served(directory: Path) -> Iterator[tuple[ReplicatedLog, threading.Event]]:
+    """A node that runs in this process, and whether it was asked to stop."""
+    asked = threading.Event()
+    with replog.open(directory, agreement=Raft()) as log:
+        server = ControlServer(log, directory, asked.set)
+        try:
+            yield log, asked
+        finally:
+            log.close()
+            server.close()

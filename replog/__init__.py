@@ -42,11 +42,10 @@ if TYPE_CHECKING:
         TooLarge,
         WrongStore,
     )
-    from replog.log import Follower, Record, ReplicatedLog
+    from replog.log import Follower, Record, ReplicatedLog, Transport
     from replog.log import open as open  # noqa: A004 - what users look for
     from replog.pending import Pending
     from replog.replica.effects import Status
-    from transport.interface import Transport
 
 __version__ = "0.1.0"
 
@@ -58,7 +57,7 @@ _HOMES = {
     "Record": "replog.log",
     "ReplicatedLog": "replog.log",
     "Status": "replog.replica.effects",
-    "Transport": "transport.interface",
+    "Transport": "replog.log",
     "open": "replog.log",
 }
 

@@ -6,32 +6,42 @@ import atexit
 import random
 import time
 import weakref
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import transport as transport_package
 from replog.config import Limits
 from replog.entry import RECORDS_PER_RUN_MAX, check_node_id, pack_run, parse_entry, unpack_records
-from replog.errors import Closed, ConfigError, NodeStopped, OffsetOutOfRange, ReplogError, TooLarge
+from replog.errors import (
+    Closed,
+    ConfigError,
+    Corruption,
+    NodeStopped,
+    OffsetOutOfRange,
+    ReplogError,
+    TooLarge,
+)
 from replog.membership import cluster_id
 from replog.node import Node, now_ms
 from replog.pending import Pending
 from replog.recent import Recent
 from replog.replica.replica import Replica
 from transport.frames import FRAME_VERSION, FrameHeader
-from transport.interface import TransportError
+from transport.interface import Transport, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from os import PathLike
 
     from replog.agreement import Agreement
     from replog.entry import Entry
     from replog.replica.effects import Status
-    from replog.store.interface import Delivered, Store
-    from transport.interface import Transport
+    from replog.store.interface import Delivered, Identity, Store
 
-    ConnectTransport = Callable[[FrameHeader, Mapping[str, str]], Transport]
+__all__ = ["ConnectTransport", "Follower", "Record", "ReplicatedLog", "Transport", "open"]
 
+ConnectTransport = Callable[[FrameHeader, Mapping[str, str]], Transport]
+"""Makes the transport of a node from its frame header and the members' addresses."""
 READ_BYTES_MAX = 1 << 20
 """Bytes of entries that one step of a reader holds at most, beyond a single entry."""
 STATUS_SECONDS_MAX = 10.0
@@ -159,6 +169,8 @@ class ReplicatedLog:
         if not items:
             self._check_open()
             stored = self._store.delivered(position, READ_BYTES_MAX)
+            if not stored:
+                raise Corruption(f"the record at offset {position} is delivered, but not stored")
             items = [(row, parse_entry(entry.data)) for row, entry in stored]
         records: list[Record] = []
         size = 0
@@ -324,26 +336,17 @@ def open(  # noqa: A001 - `replog.open` is what users look for
         unix_ms=time.time_ns() // 1_000_000,
         map_bytes_max=limits.map_bytes_max,
     )
+    restoration = store.restore()
     try:
-        restoration = store.restore()
-        identity = restoration.identity
-        header = FrameHeader(
-            FRAME_VERSION,
-            identity.cluster_id,
-            identity.agreement,
-            node,
-            identity.store_id,
-            identity.life,
-        )
+        header = _frame_header(restoration.identity)
         link = (connect or _connect(node, plaintext=plaintext))(header, addresses)
-    except TransportError as error:
+        replica = Replica(agreement, restoration, limits, now_ms(), random.Random())
+    except BaseException as error:
         store.close()
-        raise ConfigError(f"node {node} cannot take part: {error}") from error
-    except BaseException:
-        store.close()
+        if isinstance(error, TransportError):
+            raise ConfigError(f"node {node} cannot take part: {error}") from error
         raise
     recent = Recent(restoration.position.offset)
-    replica = Replica(agreement, restoration, limits, now_ms(), random.Random())
     running = Node(
         replica,
         store,
@@ -356,6 +359,11 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     log = ReplicatedLog(running, store, recent, limits)
     _open_logs.add(log)
     return log
+
+
+def _frame_header(identity: Identity) -> FrameHeader:
+    cluster, node, agreement, store_id, life = identity
+    return FrameHeader(FRAME_VERSION, cluster, agreement, node, store_id, life)
 
 
 def _checked_members(

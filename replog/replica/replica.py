@@ -13,8 +13,8 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from replog.agreement import EntryRef, Meta, Restored
 from replog.codec import Codec
@@ -28,6 +28,7 @@ from replog.replica.intake import Intake
 from replog.replica.introduction import Introduction
 from replog.replica.loading import Loading
 from replog.replica.origin import Origin
+from replog.replica.outbox import Outbox
 from replog.replica.reads import Reads
 from replog.replica.trunk import Parts, Trunk
 from replog.replica.window import Window
@@ -44,18 +45,6 @@ if TYPE_CHECKING:
 
 ROUNDS_PER_STEP_MAX = 64
 """Bounds the work of one step."""
-GATED_MESSAGES_MAX = 4096
-"""Messages that wait for the disk; more are dropped, as if lost on the way."""
-
-
-class _Issued(NamedTuple):
-    """A batch on its way to the disk."""
-
-    batch_id: int
-    last_write_id: int
-    """0 when it holds none of the core's writes."""
-    first_index: int
-    """The lowest entry it writes; 0 for none."""
 
 
 class Replica:
@@ -70,14 +59,6 @@ class Replica:
         random: Random,
     ) -> None:
         identity, membership = restoration.identity, restoration.membership
-        restored = Restored(
-            restoration.promise,
-            restoration.epochs,
-            restoration.last_index,
-            restoration.position.index,
-            membership,
-            tuple([EntryRef(stored.index, stored.epoch) for stored in restoration.tail]),
-        )
         self.node = identity.node
         self.faults: Counter[str] = Counter()
         self.last_fault = ""
@@ -89,8 +70,9 @@ class Replica:
         self._membership = membership
         self._limits = limits
         self._first_index = restoration.first_index
-        self._core = agreement.core(identity.node, restored, now, random)
+        self._core = agreement.core(identity.node, _restored(restoration), now, random)
         self._codec = Codec(agreement.messages)
+        self._outbox = Outbox()
         self._window = Window(limits.window_bytes_max, restoration.tail)
         self._loading = Loading(self._core, self._window, limits, self._send_entries)
         self._delivery = Delivery(restoration.position)
@@ -122,17 +104,8 @@ class Replica:
         self._leadership = self._core.leadership
         self._commit_index = restoration.position.index
         self._position_deadline: int | None = None
-        # Of the step under way
-        self._sends: list[Outgoing] = []
-        self._writes: list[StoredWrite] = []
         self._delivered: list[tuple[Delivered, Entry]] = []
         self._completions: list[Completion] = []
-        # Batches issued and not yet durable
-        self._batch_id = 0
-        self._durable_batch = 0
-        self._last_write_id = 0
-        self._batches: deque[_Issued] = deque()
-        self._gated: deque[tuple[int, Outgoing]] = deque()
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -178,14 +151,9 @@ class Replica:
 
     def durable(self, now: int, batch_id: int) -> None:
         """Every batch up to this id is on disk."""
-        self._durable_batch = batch_id
-        write_id = 0
-        while self._batches and self._batches[0].batch_id <= batch_id:
-            write_id = self._batches.popleft().last_write_id or write_id
+        write_id = self._outbox.durable(batch_id)
         if write_id:
             self._core.durable(now, write_id)
-        while self._gated and self._gated[0][0] <= batch_id:
-            self._sends.append(self._gated.popleft()[1])
 
     def loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
         """The answer to a `Load`; empty when the range is not there any more."""
@@ -223,12 +191,18 @@ class Replica:
             self._post(to, question)
         batch = self._take_batch(now)
         if self._window.is_full:
-            self._window.evict(min(self._delivery.index, self._settled_index()))
+            settled = self._outbox.settled_index(self._core.last_index)
+            self._window.evict(min(self._delivery.index, settled))
         barriers = self._reads.passed(self._delivery.index)
         effects = Effects(
-            self._sends, batch, self._loading.take(), self._delivered, self._completions, barriers
+            self._outbox.take_sends(),
+            batch,
+            self._loading.take(),
+            self._delivered,
+            self._completions,
+            barriers,
         )
-        self._sends, self._delivered, self._completions = [], [], []
+        self._delivered, self._completions = [], []
         return effects
 
     def _drive(self, now: int, wall_ms: int) -> None:
@@ -297,8 +271,7 @@ class Replica:
 
     def _gathers(self) -> bool:
         """Group commit: while a write of entries is under way, what arrives shares the next one."""
-        under_way = self._writes or any(issued.first_index for issued in self._batches)
-        return bool(under_way) and not self._intake.fills_entry(self._origin)
+        return self._outbox.entries_under_way and not self._intake.fills_entry(self._origin)
 
     def _propose_entry(
         self, kind: Kind, runs: Sequence[Run], bodies: Sequence[bytes], wall_ms: int
@@ -332,8 +305,8 @@ class Replica:
             StoredEntry(wanted.index, wanted.epoch, self._window.write(wanted).data)
             for wanted in write.entries
         ]
-        self._writes.append(StoredWrite(write.promise, write.truncate_from, entries))
-        self._last_write_id = write.write_id
+        stored = StoredWrite(write.promise, write.truncate_from, entries)
+        self._outbox.write(write.write_id, stored)
 
     def _take_send(self, send: Send) -> None:
         if send.entries:
@@ -347,7 +320,7 @@ class Replica:
         header = self._codec.encode(send.message, refs)
         bulk = bool(entries) or type(send.message) not in self._agreement.control_messages
         outgoing = Outgoing(send.to, header, [stored.data for stored in entries], bulk)
-        self._gate(self._batch_of(send.after_write_id), outgoing)
+        self._outbox.send_after(send.after_write_id, outgoing)
 
     # -- delivery ------------------------------------------------------------------------------
 
@@ -379,21 +352,18 @@ class Replica:
                     self._completions.append(self._origin.delivered(now, run, offset))
             offset += run.count
 
-    # -- batches and gates ---------------------------------------------------------------------
+    # -- batches and messages ------------------------------------------------------------------
 
     def _take_batch(self, now: int) -> tuple[int, Batch] | None:
         peers = self._introduction.take_changes()
         introduced = self._introduction.take_newly_done()
         due = self._position_deadline is not None and now >= self._position_deadline
-        if not (self._writes or peers or introduced or due):
+        if not (self._outbox.has_writes or peers or introduced or due):
             return None
         rows, position = self._delivery.take_rows()
         self._position_deadline = None
-        writes, self._writes = self._writes, []
-        self._batch_id += 1
-        write_id = self._last_write_id if writes else 0
-        self._batches.append(_Issued(self._batch_id, write_id, _first_index(writes)))
-        return self._batch_id, Batch(writes, rows, position, peers, introduced)
+        batch_id, writes = self._outbox.issue()
+        return batch_id, Batch(writes, rows, position, peers, introduced)
 
     def final_batch(self) -> Batch:
         """On close: the position that no batch has carried yet."""
@@ -406,35 +376,12 @@ class Replica:
         unsequenced, open_ones = self._origin.drain()
         return unsequenced, open_ones, self._reads.drain()
 
-    def _settled_index(self) -> int:
-        """Every entry up to here is on disk."""
-        firsts = [issued.first_index for issued in self._batches if issued.first_index]
-        return min(firsts) - 1 if firsts else self._core.last_index
-
-    def _batch_of(self, write_id: int) -> int:
-        """The batch that makes this write durable; 0 when it is."""
-        if not write_id:
-            return 0
-        for issued in self._batches:
-            if write_id <= issued.last_write_id:
-                return issued.batch_id
-        return self._batch_id + 1 if self._writes else 0
-
-    def _gate(self, batch_id: int, outgoing: Outgoing) -> None:
-        if batch_id <= self._durable_batch:
-            self._sends.append(outgoing)
-        elif len(self._gated) < GATED_MESSAGES_MAX:
-            self._gated.append((batch_id, outgoing))
-        else:
-            self.faults["disk too slow"] += 1
-
     def _post(self, to: str, message: Message, parts: Sequence[bytes] = ()) -> None:
-        self._sends.append(Outgoing(to, self._codec.encode(message), parts, bool(parts)))
+        self._outbox.send(Outgoing(to, self._codec.encode(message), parts, bool(parts)))
 
     def _post_after_writes(self, to: str, message: Message) -> None:
-        pending = bool(self._writes) or self._introduction.has_changes
-        outgoing = Outgoing(to, self._codec.encode(message), (), False)
-        self._gate(self._batch_id + 1 if pending else self._batch_id, outgoing)
+        outgoing = Outgoing(to, self._codec.encode(message), (), bulk=False)
+        self._outbox.send_after_all(outgoing, more=self._introduction.has_changes)
 
     def _arrived(self, refs: Sequence[EntryRef], parts: Sequence[bytes]) -> list[Meta]:
         """Stage the entries beside a message; what the core sees of them."""
@@ -468,11 +415,18 @@ class Replica:
             producers=delivery.producers.snapshot(),
             members=sorted(self._membership.voters),
             pending_records=self._origin.pending_records,
-            drops=self.faults + drops,
+            drops=self.faults + drops + Counter({"disk too slow": self._outbox.lost_count}),
             alarm=self._comparison.alarm,
         )
 
 
-def _first_index(writes: Sequence[StoredWrite]) -> int:
-    """The lowest entry that these writes hold; 0 for none."""
-    return min([write.entries[0].index for write in writes if write.entries], default=0)
+def _restored(restoration: Restoration) -> Restored:
+    """What the core starts from."""
+    return Restored(
+        promise=restoration.promise,
+        epochs=restoration.epochs,
+        last_index=restoration.last_index,
+        commit_index=restoration.position.index,
+        membership=restoration.membership,
+        accepted=tuple([EntryRef(stored.index, stored.epoch) for stored in restoration.tail]),
+    )

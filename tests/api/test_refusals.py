@@ -71,7 +71,7 @@ def test_a_directory_of_another_node_cluster_or_membership_is_refused(tmp_path: 
         {"node": "n1"},
     ):
         with pytest.raises(replog.WrongStore, match=str(path)):
-            replog.open(path, agreement=Raft(), **arguments)  # type: ignore[arg-type]
+            replog.open(path, agreement=Raft(), **arguments)
     replog.open(path, node="n1", agreement=Raft(), members=ports).close()
 
 

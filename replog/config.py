@@ -38,7 +38,7 @@ class Limits:
     map_bytes_max: int = 64 * GIB
     """Size of the LMDB map: address space, not disk."""
     position_delay_ms: int = 50
-    """How long a delivery may stay unwritten when nothing else is written."""
+    """How long a delivery may stay unwritten: other processes see it on the disk after this."""
     retry_ms: int = 200
     """A forward, read or introduction without progress is sent again after this."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.recent import Recent
-    from replog.replica.effects import Completion, Effects, Load
+    from replog.replica.effects import Completion, Effects, Load, Outgoing
     from replog.replica.replica import Replica
     from replog.store.interface import Batch, Store, StoredEntry
     from transport.interface import Transport
@@ -191,8 +191,10 @@ class Node:
         replica = self._replica
         self._wait()
         now = now_ms()
-        while self._reports:
-            self._take_report(now, self._reports.popleft())
+        if self._reports:
+            while self._reports:
+                self._take_report(now, self._reports.popleft())
+            self._send(replica.released())
         for received in self._transport.receive():
             replica.receive(now, *received)
         self._take_inbox()
@@ -244,9 +246,7 @@ class Node:
             self._recent.add(effects.delivered)
         for completion in effects.completions:
             self._complete(completion)
-        for to, header, parts, bulk in effects.sends:
-            if not self._transport.send(to, header, parts, bulk=bulk) and bulk:
-                self._replica.lost(to)
+        self._send(effects.sends)
         if effects.batch is not None:
             position = effects.batch[1].position
             if position is not None:
@@ -256,6 +256,11 @@ class Node:
             self._loader.put(load)
         if effects.barriers:
             resolve_all([(pending, None) for pending in effects.barriers])
+
+    def _send(self, messages: Sequence[Outgoing]) -> None:
+        for to, header, parts, bulk in messages:
+            if not self._transport.send(to, header, parts, bulk=bulk) and bulk:
+                self._replica.lost(to)
 
     def _complete(self, completion: Completion) -> None:
         tickets: Any = completion.tickets

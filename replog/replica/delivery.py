@@ -53,9 +53,9 @@ class Delivery:
         return row
 
     @property
-    def unwritten(self) -> bool:
-        """Whether anything was delivered since `take_rows`."""
-        return bool(self._rows)
+    def unwritten(self) -> int:
+        """How many entries were delivered since `take_rows`."""
+        return len(self._rows)
 
     def take_rows(self) -> tuple[list[Delivered], Position | None]:
         """The rows delivered since the last call and the position after them, for the store."""

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 ROUNDS_PER_STEP_MAX = 64
 """Bounds the work of one step."""
+UNWRITTEN_ROWS_MAX = 256
+"""Delivered entries whose rows wait for `position_delay_ms`; at more they go with the next batch."""
 
 
 class Replica:
@@ -154,6 +156,10 @@ class Replica:
         write_id = self._outbox.durable(batch_id)
         if write_id:
             self._core.durable(now, write_id)
+
+    def released(self) -> list[Outgoing]:
+        """What may leave without waiting for the step: what the disk held back, first of all."""
+        return self._outbox.take_sends()
 
     def loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
         """The answer to a `Load`; empty when the range is not there any more."""
@@ -358,10 +364,14 @@ class Replica:
         peers = self._introduction.take_changes()
         introduced = self._introduction.take_newly_done()
         due = self._position_deadline is not None and now >= self._position_deadline
+        due = due or self._delivery.unwritten >= UNWRITTEN_ROWS_MAX
         if not (self._outbox.has_writes or peers or introduced or due):
             return None
-        rows, position = self._delivery.take_rows()
-        self._position_deadline = None
+        rows: list[Delivered] = []
+        position = None
+        if due:
+            rows, position = self._delivery.take_rows()
+            self._position_deadline = None
         batch_id, writes = self._outbox.issue()
         return batch_id, Batch(writes, rows, position, peers, introduced)
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 ROUNDS_PER_STEP_MAX = 64
 """Bounds the work of one step."""
 UNWRITTEN_ROWS_MAX = 256
-"""Delivered entries whose rows wait for `position_delay_ms`; at more they go with the next batch."""
+"""Delivered entries whose rows wait for `position_delay_ms`; more go with the next batch."""
 
 
 class Replica:

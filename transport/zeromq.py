@@ -3,14 +3,12 @@
 One ROUTER is bound for what comes in. Two DEALERs per peer connect for what goes out, *control* and
 *bulk*, so that a large entry never holds back a heartbeat; nothing is ever received on them.
 
-1. Sockets are touched by the owner's thread only; `wake` touches a pipe.
+1. Only the owner's thread touches sockets; `wake` touches a pipe.
 2. Who sent a message is what its frame header says: a routing id only names a connection.
-3. Messages queue only for a peer that is connected (IMMEDIATE), at most QUEUE_MESSAGES_MAX of them,
-   and die with the connection: no burst of stale traffic after a partition.
-4. A message is whole or absent. What breaks off in the middle is never continued by the next one.
-5. The work of one `receive` is bounded, also against a message of endless parts.
+3. The work of one `receive` is bounded, also against a message of endless parts.
+4. A stranger can cost this node time and memory within the limits below, and nothing else.
 
-The byte budget of a peer is its sender's: ZeroMQ bounds messages, not bytes.
+ZeroMQ bounds messages, not bytes: the byte budget of a peer is kept by who sends to it.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from typing import Final
 
 import zmq
 
+from transport import link
 from transport.address import Address, check_bind, check_peer, resolve_bind
 from transport.frames import (
     ENTRY_PARTS_MAX,
@@ -40,59 +39,21 @@ from transport.interface import RECEIVE_MESSAGES_MAX, AddressInUse, BadAddress, 
 from transport.owner import Owner
 from transport.wakeup import Wakeup
 
-__all__ = ["LIBZMQ_VERSION_MIN", "ZeroMQTransport"]
+__all__ = ["LIBZMQ_VERSION_MIN", "ZeroMQTransport", "require_libzmq"]
 
 LIBZMQ_VERSION_MIN: Final = (4, 3, 5)
-"""Older ones have holes that an unauthenticated peer can reach (CVE-2019-13132, CVE-2020-15166)."""
-
-QUEUE_MESSAGES_MAX: Final = 256
-ZERO_COPY_BYTES_MIN: Final = 64 * 1024 + 1
-"""Below, copying is cheaper than the message that gives a shared buffer back."""
-HEARTBEAT_INTERVAL_MS: Final = 1000
-HEARTBEAT_TIMEOUT_MS: Final = 3000
-BULK_TIMEOUT_MS: Final = 30_000
-"""A part of PART_BYTES_MAX needs that long at 4.5 Mbit/s, and nothing overtakes it on its link."""
-RECONNECT_INTERVAL_MS: Final = 20
-RECONNECT_INTERVAL_MS_MAX: Final = 500
-CONNECT_TIMEOUT_MS: Final = 2000
-HANDSHAKE_TIMEOUT_MS: Final = 2000
+"""Older ones have holes that strangers can reach (CVE-2019-13132, CVE-2020-15166)."""
 CLOSE_TIMEOUT_MS: Final = 800
 WAIT_TIMEOUT_MS_MAX: Final = 2**31 - 1
-DEALER_INBOUND_BYTES_MAX: Final = 1024
-"""Room for the handshake: a peer has nothing to say on a link that is ours."""
 
-_SEND: Final = int(zmq.DONTWAIT)
-_SEND_MORE: Final = int(zmq.DONTWAIT | zmq.SNDMORE)
 _RECEIVE: Final = int(zmq.DONTWAIT)
-
-_Options = Mapping[int, int]
-
-_COMMON_OPTIONS: Final[_Options] = {
-    zmq.LINGER: 0,
-    zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
-    zmq.HEARTBEAT_IVL: HEARTBEAT_INTERVAL_MS,
-}
-_ROUTER_OPTIONS: Final[_Options] = {
-    **_COMMON_OPTIONS,
-    zmq.RCVHWM: QUEUE_MESSAGES_MAX,
+_ROUTER: Final[link.Options] = {
+    **link.COMMON,
+    zmq.RCVHWM: link.QUEUE_MESSAGES_MAX,
     zmq.MAXMSGSIZE: PART_BYTES_MAX,
-    # A peer's answer queues behind the large part that it is sending. Its own end is stricter: it
-    # hears our heartbeats meanwhile, whatever it is sending.
-    zmq.HEARTBEAT_TIMEOUT: BULK_TIMEOUT_MS,
+    # A peer's answer to a heartbeat queues behind the large part that it is sending.
+    zmq.HEARTBEAT_TIMEOUT: link.BULK_TIMEOUT_MS,
 }
-_DEALER_OPTIONS: Final[_Options] = {
-    **_COMMON_OPTIONS,
-    zmq.IMMEDIATE: 1,
-    zmq.SNDHWM: QUEUE_MESSAGES_MAX,
-    zmq.RCVHWM: 1,
-    zmq.MAXMSGSIZE: DEALER_INBOUND_BYTES_MAX,
-    zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
-    zmq.CONNECT_TIMEOUT: CONNECT_TIMEOUT_MS,
-    zmq.RECONNECT_IVL: RECONNECT_INTERVAL_MS,
-    zmq.RECONNECT_IVL_MAX: RECONNECT_INTERVAL_MS_MAX,
-}
-_CONTROL_OPTIONS: Final[_Options] = {**_DEALER_OPTIONS, zmq.HEARTBEAT_TTL: HEARTBEAT_TIMEOUT_MS}
-_BULK_OPTIONS: Final[_Options] = {**_DEALER_OPTIONS, zmq.HEARTBEAT_TTL: BULK_TIMEOUT_MS}
 
 
 def require_libzmq(version: tuple[int, int, int]) -> None:
@@ -132,15 +93,14 @@ class ZeroMQTransport:
         self._frame = header.encode()
         self._drops = new_drops()
         self._gate = FrameGate(header, self._drops)
-        self._owner = Owner()
-        self._addresses: dict[str, str] = {}
-        self._control: dict[str, zmq.Socket[bytes]] = {}
-        self._bulk: dict[str, zmq.Socket[bytes]] = {}
+        self._control: dict[str, link.Link] = {}
+        self._bulk: dict[str, link.Link] = {}
         self._skipping = False
+        self._owner = Owner()
         self._wakeup = Wakeup()
         self._context = zmq.Context(1)
         try:
-            self._router = self._open(zmq.ROUTER, _ROUTER_OPTIONS, bound)
+            self._router = link.open_socket(self._context, zmq.ROUTER, _ROUTER, bound)
             self._bind(bound)
             for peer, peer_address in peers.items():
                 self.set_peer(peer, peer_address)
@@ -169,32 +129,13 @@ class ZeroMQTransport:
         if get_ident() != self._owner.ident:
             self._owner.permit()
         check_message(header, parts)
-        socket = (self._bulk if bulk else self._control).get(to)
-        if socket is None:
+        channel = (self._bulk if bulk else self._control).get(to)
+        if channel is None:
             self._drops["unknown_peer"] += 1
             return False
-        send = socket.send
-        unfinished = False
-        try:
-            self._begin(socket)
-            if parts:
-                unfinished = True
-                send(header, _SEND_MORE)
-                for part in parts[:-1]:
-                    send(part, _SEND_MORE, copy=len(part) < ZERO_COPY_BYTES_MIN)
-                unfinished = False
-                send(parts[-1], _SEND, copy=len(parts[-1]) < ZERO_COPY_BYTES_MIN)
-            else:
-                send(header, _SEND)
-        except zmq.Again:
-            if unfinished:
-                # The connection ended within the message: libzmq swallows it up to its last part.
-                send(b"", _SEND)
+        if not channel.send(self._frame, header, parts):
             self._drops["refused"] += 1
             return False
-        except BaseException:
-            self._connect(to)
-            raise
         return True
 
     def receive(self) -> list[Received]:
@@ -202,6 +143,8 @@ class ZeroMQTransport:
         if get_ident() != self._owner.ident:
             self._owner.claim()
         received: list[Received] = []
+        if not int(self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            return received  # half the price of `Again`
         if self._skipping and not self._skip_rest():
             return received
         receive = self._router.recv
@@ -235,19 +178,20 @@ class ZeroMQTransport:
         """See `Transport.set_peer`."""
         self._owner.permit()
         check_node(node)
-        check_peer(address)
+        parsed = check_peer(address)
         if node == self._node:
             return
         self._gate.allow(node)
-        if self._addresses.get(node) != address:
-            self._addresses[node] = address
-            self._connect(node)
+        if node in self._control and self._control[node].address == parsed:
+            return
+        self._disconnect(node)
+        self._control[node] = link.Link(self._context, parsed, link.CONTROL)
+        self._bulk[node] = link.Link(self._context, parsed, link.BULK)
 
     def remove_peer(self, node: str) -> None:
         """See `Transport.remove_peer`."""
         self._owner.permit()
         self._gate.disallow(node)
-        self._addresses.pop(node, None)
         self._disconnect(node)
 
     def close(self) -> None:
@@ -262,22 +206,12 @@ class ZeroMQTransport:
         ending.start()
         ending.join(CLOSE_TIMEOUT_MS / 1000)
 
-    def _begin(self, socket: zmq.Socket[bytes]) -> None:
-        """Write a message's first part. Raises zmq.Again if there is no connection, or no room."""
-        try:
-            socket.send(self._frame, _SEND_MORE)
-        except zmq.Again:
-            # A send looks for new room once in a millisecond only; polling looks now.
-            if not socket.poll(0, zmq.POLLOUT):
-                raise
-            socket.send(self._frame, _SEND_MORE)
-
     def _read_message(self) -> Received | None:
         # Past its routing id a message has all its parts: none of these calls can find nothing.
         receive = self._router.recv
         frame = receive(_RECEIVE, copy=False)
-        header = self._gate.admitted.get(frame.bytes) or self._gate.admit(frame.bytes)
-        if header is None:
+        peer = self._gate.admitted.get(frame.bytes) or self._gate.admit(frame.bytes)
+        if peer is None:
             self._skip(frame)
             return None
         if not frame.more:
@@ -297,9 +231,10 @@ class ZeroMQTransport:
                 self._skip(last)
                 return None
             parts.append(last.bytes)
-        return Received(header.sender, header.store_id, header.life, message.bytes, parts)
+        return Received(peer.sender, peer.store_id, peer.life, message.bytes, parts)
 
     def _skip(self, part: zmq.Frame) -> None:
+        """Read past what follows this part of a refused message."""
         self._skipping = bool(part.more)
         self._skip_rest()
 
@@ -324,23 +259,8 @@ class ZeroMQTransport:
             ) from error
         self._address = self._router.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
-    def _connect(self, node: str) -> None:
-        self._disconnect(node)
-        address = check_peer(self._addresses[node])
-        for links, options in ((self._control, _CONTROL_OPTIONS), (self._bulk, _BULK_OPTIONS)):
-            links[node] = self._open(zmq.DEALER, options, address)
-            links[node].connect(str(address))
-
     def _disconnect(self, node: str) -> None:
         for links in (self._control, self._bulk):
-            socket = links.pop(node, None)
-            if socket is not None:
-                socket.close()
-
-    def _open(self, kind: int, options: _Options, address: Address) -> zmq.Socket[bytes]:
-        socket: zmq.Socket[bytes] = self._context.socket(kind)
-        for option, value in options.items():
-            socket.set(option, value)
-        if address.is_ipv6:
-            socket.set(zmq.IPV6, 1)
-        return socket
+            gone = links.pop(node, None)
+            if gone is not None:
+                gone.close()

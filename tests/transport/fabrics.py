@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import zmq
@@ -25,7 +25,7 @@ def header_of(node: str, **changes: Any) -> FrameHeader:
         cluster_id=b"cluster-of-tests",
         agreement="raft",
         sender=node,
-        store_id=b"store" + node.encode().ljust(11),
+        store_id=node.encode().ljust(16)[:16],
         life=1_700_000_000_000,
     )
     return header._replace(**changes)
@@ -163,6 +163,7 @@ def in_thread(call: Callable[[], object]) -> BaseException | None:
 
 
 def descriptors_and_threads() -> tuple[int, int]:
-    tasks = "/proc/self/task"
-    threads = len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
-    return len(os.listdir("/dev/fd")), threads
+    """How many this process has: native threads too, where the system lists them."""
+    tasks = Path("/proc/self/task")
+    threads = len([*tasks.iterdir()]) if tasks.is_dir() else threading.active_count()
+    return len([*Path("/dev/fd").iterdir()]), threads

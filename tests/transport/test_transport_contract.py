@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -194,7 +195,7 @@ def test_a_node_is_never_its_own_peer(fabric: Fabric) -> None:
 def test_a_peers_address_is_checked(fabric: Fabric) -> None:
     n1 = fabric.open("n1")
     for address in ("n2:7001", "tcp://127.0.0.1:0", "tcp://*:7001", "tcp://0.0.0.0:7001"):
-        with pytest.raises(BadAddress, match="7001|:0"):
+        with pytest.raises(BadAddress, match="address"):
             n1.set_peer("n2", address)
     with pytest.raises(ValueError, match="node id"):
         n1.set_peer("n 2", "tcp://127.0.0.1:7001")
@@ -237,7 +238,7 @@ def test_wait_returns_at_once_while_something_is_left(
     n1, n2 = pair
     for number in range(100):
         send(n1, "n2", b"%d" % number)
-    arrived = []
+    arrived: list[int] = []
     while len(arrived) < 100:
         n2.wait(None)
         arrived += [int(message.header) for message in n2.receive()]
@@ -283,13 +284,16 @@ def test_a_wake_up_before_a_wait_ends_it_and_is_consumed_by_it(fabric: Fabric) -
     assert time.monotonic() - started > 0.045
 
 
-def test_a_wait_of_no_time_consumes_the_wake_up(fabric: Fabric) -> None:
+def test_a_wait_of_no_time_consumes_the_wake_up_and_leaves_the_next_one(fabric: Fabric) -> None:
     n1 = fabric.open("n1")
-    n1.wake()
-    n1.wait(0)
+    for _ in range(2):
+        n1.wake()
+        n1.wait(0)
     started = time.monotonic()
     n1.wait(50)
     assert time.monotonic() - started > 0.045
+    n1.wake()
+    n1.wait(None)
 
 
 def test_another_thread_ends_a_wait(fabric: Fabric) -> None:
@@ -302,23 +306,27 @@ def test_another_thread_ends_a_wait(fabric: Fabric) -> None:
 
 def test_no_wake_up_is_lost_between_threads(fabric: Fabric) -> None:
     n1 = fabric.open("n1")
-    inbox: deque[int] = deque()
-    each, threads_count = 5000, 3
+    inbox: deque[threading.Semaphore] = deque()
+    rounds, threads_count = 1000, 3
 
-    def produce() -> None:
-        for number in range(each):
-            inbox.append(number)
+    def ask() -> None:
+        answered = threading.Semaphore(0)
+        for _ in range(rounds):
+            inbox.append(answered)
             n1.wake()
+            answered.acquire()  # so that each round stands or falls with its own wake-up
 
-    threads = [threading.Thread(target=produce) for _ in range(threads_count)]
+    threads = [threading.Thread(target=ask) for _ in range(threads_count)]
     for thread in threads:
         thread.start()
-    taken = 0
-    while taken < each * threads_count:
-        n1.wait(None)  # hangs if a wake-up is lost
+    answers_count = 0
+    while answers_count < rounds * threads_count:
+        started = time.monotonic()
+        n1.wait(int(PATIENCE_SECONDS * 1000))
+        assert time.monotonic() - started < PATIENCE_SECONDS / 2
         while inbox:
-            inbox.popleft()
-            taken += 1
+            inbox.popleft().release()
+            answers_count += 1
     for thread in threads:
         thread.join()
 
@@ -362,6 +370,8 @@ def test_a_forked_child_may_not_use_a_transport_and_its_parent_still_may(pair: P
     child = os.fork()
     if child == 0:
         refused = 0
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # a child that hangs is not the parent's to wait for
         try:
             for use in (n1.receive, lambda: n1.wait(0), lambda: n1.send("n2", b"", [], bulk=False)):
                 with pytest.raises(TransportError, match="fork"):
@@ -411,11 +421,8 @@ def test_a_restarted_peer_is_reached_again_at_its_address(fabric: Fabric, pair: 
     n1, n2 = pair
     for life in (1_700_000_000_001, 1_700_000_000_002):
         n2.close()
-        for bulk in (False, True):
-            until(
-                lambda bulk=bulk: not n1.send("n2", b"gone", [], bulk=bulk),
-                lambda: time.sleep(0.001),
-            )
+        until(lambda: not n1.send("n2", b"gone", [], bulk=False), lambda: time.sleep(0.001))
+        until(lambda: not n1.send("n2", b"gone", [], bulk=True), lambda: time.sleep(0.001))
         n2 = fabric.open("n2", life=life)
         n2.set_peer("n1", fabric.address("n1"))
         for bulk in (False, True):
@@ -444,6 +451,10 @@ def test_many_lives_leave_no_descriptor_and_no_thread(fabric: Fabric) -> None:
     collect(introduced["n4"], 1)
     live()
     before = descriptors_and_threads()
-    for _ in range(50):
+    for _ in range(100):
         live()
-    until(lambda: descriptors_and_threads() == before, lambda: time.sleep(0.01))
+
+    def nothing_is_left() -> bool:
+        return all(now <= then for now, then in zip(descriptors_and_threads(), before, strict=True))
+
+    until(nothing_is_left, lambda: time.sleep(0.01))

@@ -103,7 +103,7 @@ class Heartbeat(NamedTuple):
 
 
 class HeartbeatReply(NamedTuple):
-    """Answers `Heartbeat`."""
+    """Answers `Heartbeat`; and, with round 0, whatever a leader of a past term sends."""
 
     term: int
     round: int

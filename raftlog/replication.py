@@ -48,8 +48,7 @@ def answer_append(state: State, sender: str, append: AppendEntries, metas: Seque
     state.check_leader(sender, append.term)
     previous = append.previous_index
     if append.term < state.term:
-        # A leader of a past term learns of ours, else a node ahead of it could never rejoin.
-        state.promise(sender, AppendRefused(state.term, previous, 0, 0))
+        _tell_term(state, sender)
         return
     state.obey(sender, append.term)
     log = state.log
@@ -66,9 +65,11 @@ def answer_append(state: State, sender: str, append: AppendEntries, metas: Seque
 def answer_heartbeat(state: State, sender: str, heartbeat: Heartbeat) -> None:
     """Follow the leader, and tell it that no higher term is known here."""
     _check_leader_commit(state, sender, heartbeat)
-    if heartbeat.term >= state.term:
-        state.obey(sender, heartbeat.term)
-        state.commit(heartbeat.commit_index)
+    if heartbeat.term < state.term:
+        _tell_term(state, sender)
+        return
+    state.obey(sender, heartbeat.term)
+    state.commit(heartbeat.commit_index)
     state.send(sender, HeartbeatReply(state.term, heartbeat.round))
 
 
@@ -78,6 +79,15 @@ def learn_commit(state: State, sender: str, notice: Committed) -> None:
     if notice.term >= state.term:
         state.obey(sender, notice.term)
         state.commit(notice.commit_index)
+
+
+def _tell_term(state: State, sender: str) -> None:
+    """Let a leader of a past term learn of this one, else a node ahead of it could never rejoin.
+
+    The sender may lead this term by now. So the answer repeats no round and no index: those of the
+    past term would be taken for this one's.
+    """
+    state.send(sender, HeartbeatReply(state.term, 0))
 
 
 def _take_entries(state: State, metas: Sequence[Meta]) -> None:
@@ -315,11 +325,9 @@ def _append_after(state: State, previous: int) -> AppendEntries:
 
 def _sendable(state: State, peer: str, progress: Progress) -> int:
     """How many entries may be handed out for this peer now; none when not positive."""
-    if peer in state.handed:
+    lacking = state.log.last_index + 1 - progress.next_index
+    if lacking <= 0 or peer in state.handed:
         return 0
     tuning = state.tuning
-    return min(
-        progress.room(tuning.inflight_entries_max, tuning.inflight_bytes_max),
-        state.log.last_index + 1 - progress.next_index,
-        ENTRIES_PER_SEND_MAX,
-    )
+    room = progress.room(tuning.inflight_entries_max, tuning.inflight_bytes_max)
+    return min(lacking, room, ENTRIES_PER_SEND_MAX)

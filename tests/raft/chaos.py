@@ -26,6 +26,7 @@ class Chaos:
             (60 * size**2, self._deliver),
             (60 * size, self._persist),
             (100, self._pass_time),
+            (self.random.choice([0, 5]), self._campaign),
             (80, self._propose),
             (20, self._read),
             (self.random.choice([5, 60]), self._drop),
@@ -40,13 +41,18 @@ class Chaos:
         cluster.reports_wait = self.random.random() < 0.5
         cluster.entries_per_packet_max = self.random.choice([1, 3, 64])
         self._pauses_ms = self.random.choice([(1, 5, 10), (1, 10, 30), (10, 30, 100)])
+        self._clear = self.random.choice([0.0, 0.5, 1.0])
         self._duplicate = self.random.choice([0.0, 0.1])
         self._reorder = self.random.choice([0.0, 0.5])
 
     def run(self, steps: int) -> None:
-        """So many random steps."""
-        for action in self.random.choices(self._actions, self._weights, k=steps):
-            action()
+        """So many random steps: all kinds mixed, or one reign after the other."""
+        if self.random.random() < 0.5:
+            for action in self.random.choices(self._actions, self._weights, k=steps):
+                action()
+        else:
+            for _ in range(steps // 20):
+                self._reign()
 
     def settle(self) -> None:
         """End all faults; then a new entry must reach everybody."""
@@ -70,6 +76,7 @@ class Chaos:
     def _deliver(self) -> None:
         network = self.cluster.network
         if not network:
+            self._pass_time()
             return
         at = self.random.randrange(len(network)) if self.random.random() < self._reorder else 0
         packet = network[at] if self.random.random() < self._duplicate else network.pop(at)
@@ -97,6 +104,31 @@ class Chaos:
         for member in self._up():
             if self.random.random() < 0.9:
                 self.cluster.tick(member.name)
+
+    def _campaign(self) -> None:
+        """One clock runs ahead of what reaches its node."""
+        member = self.random.choice(self._up())
+        if member.core.deadline is not None:
+            self.cluster.campaign(member.name)
+
+    def _reign(self) -> None:
+        """Somebody tries to lead some of the others, for a while; figure 8 is four of these."""
+        cluster = self.cluster
+        group = [member.name for member in self._up()]
+        self.random.shuffle(group)
+        del group[self.random.randint(1, len(group)) :]
+        if self.random.random() < self._clear:
+            cluster.network.clear()
+        if cluster.members[group[0]].core.deadline is not None:
+            cluster.campaign(group[0])
+        for _ in range(self.random.randrange(60)):
+            at = [n for n, p in enumerate(cluster.network) if {p.source, p.target} <= {*group}]
+            slow = [name for name in group if cluster.members[name].unpersisted]
+            if at and (not slow or self.random.random() < 0.7):
+                cluster.deliver(cluster.network.pop(self.random.choice([at[0], *at])))
+            elif slow:
+                cluster.persist(self.random.choice(slow), 1)
+        self.random.choice([self._read, self._propose, self._crash, self._restart, self._drop])()
 
     def _propose(self) -> None:
         for member in self._up():
@@ -148,6 +180,7 @@ def run_seed(make_cluster: Callable[[int], Cluster], seed: int, steps: int) -> C
     try:
         chaos.run(steps)
         chaos.settle()
+        assert chaos.cluster.faults == []
     except (AssertionError, ReplogError) as fault:
         fault.add_note(f"seed {seed}, {steps} steps")
         raise

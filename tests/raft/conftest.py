@@ -1,4 +1,4 @@
-"""For the tests of Raft: the option that records scenarios anew."""
+"""For the tests of Raft: options that record scenarios anew and make random runs longer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("replog").addoption(
+    group = parser.getgroup("replog")
+    group.addoption(
         "--rewrite-scenarios",
         action="store_true",
         help="record what the scenarios print now, instead of comparing",
+    )
+    group.addoption(
+        "--random-runs",
+        type=int,
+        default=100,
+        help="how many random runs of a cluster of cores to make (default: 100)",
     )

@@ -39,7 +39,7 @@ class Value(NamedTuple):
     data: str
 
     def __str__(self) -> str:
-        return "*" if self.kind is Kind.NOOP else self.data
+        return "*" if self.kind is Kind.NOOP else self.data.partition(".")[0]
 
 
 class Stored(NamedTuple):
@@ -158,6 +158,8 @@ class Cluster:
         """The highest index committed anywhere when each read was asked for."""
         self.confirmed: dict[int, int] = {}
         self.failed: set[int] = set()
+        self.faults: list[str] = []
+        """Messages that a member took for a fault of their sender: correct members send none."""
         self.watch = watch
         self.write_line = write_line
         disks = disks or {}
@@ -218,6 +220,7 @@ class Cluster:
         try:
             member.core.receive(self.now, packet.source, packet.message, metas)
         except PeerFault as fault:
+            self.faults.append(f"{member.name} drops {packet}: {fault}")
             self.write_line(f"{member.name} drops it: {fault}")
         self._turn(member)
 
@@ -323,12 +326,12 @@ class Cluster:
         self.watch(self, member)
 
     def _open_leadership(self, member: Member) -> None:
+        """Offer no-ops for as long as a new leader takes them."""
         self._show_leadership(member)
-        leadership = member.core.leadership
-        if leadership.role == "leader" and leadership.first_index == 0:
-            number = leadership.epoch.number
-            ref = self._propose(member, Value(Kind.NOOP, f"{member.name} leads {number}"))
-            assert ref is not None
+        while (leadership := member.core.leadership).role == "leader":
+            words = f"{member.name} leads {leadership.epoch.number}"
+            if leadership.first_index or not self._propose(member, Value(Kind.NOOP, words)):
+                break
 
     def _take_ready(self, member: Member) -> None:
         ready = member.core.ready()
@@ -417,8 +420,15 @@ class Cluster:
             disk.promise,
             disk.epochs,
             disk.last_index,
-            min(disk.position, disk.last_index),
+            disk.position,
             self.membership,
+            tuple(
+                [
+                    EntryRef(index, stored.epoch)
+                    for index, stored in disk.entries.items()
+                    if index > disk.position
+                ]
+            ),
         )
         return self.agreement.core(name, restored, self.now, Random(self.random.getrandbits(32)))
 
@@ -437,9 +447,24 @@ def describe_leadership(leadership: Leadership) -> str:
 
 
 def describe_log(image: Image) -> str:
-    """As in `1:*@1 2:x@1`."""
-    words = [f"{i}:{image.entries[i].value}@{image.entries[i].epoch.number}" for i in image.entries]
-    return " ".join(words) or "empty"
+    """As in `1-4@1 5:x@2`: made-up entries of one term make one piece."""
+    pieces: list[str] = []
+    first = 0
+    for index, (epoch, value) in image.entries.items():
+        if value.data != placeholder(index, epoch.number):
+            first = 0
+            pieces.append(f"{index}:{value}@{epoch.number}")
+        elif first and image.entries[index - 1].epoch == epoch:
+            pieces[-1] = f"{first}-{index}@{epoch.number}"
+        else:
+            first = index
+            pieces.append(f"{index}@{epoch.number}")
+    return " ".join(pieces) or "empty"
+
+
+def placeholder(index: int, term: int) -> str:
+    """The payload of an entry in a log that a test made up."""
+    return f"{index}.{term}"
 
 
 def _describe(write: Write, values: Mapping[EntryRef, Value]) -> str:

@@ -31,9 +31,10 @@ Commands, with n1 for any member::
     stabilize [n1 n2]                   persist and deliver until nothing is left
     crash n1, restart n1                forget what is not persisted; come back from the disk
     partition n1 | n2 n3                cut the links between the groups
-    cut n1 n2                           cut one link, one way
+    cut n1 n2 [both]                    cut one link, one way or both
     refuse n1 n2                        as `cut`, but n1's host notices
     heal                                mend all links
+    entries_per_send COUNT              hosts cut sends to so many entries
     show [n1]                           print role, commit index, disk and log
 
 FILTER: from=n2, only=Vote (message class), first=COUNT, backwards (latest first).
@@ -56,6 +57,7 @@ from tests.raft.harness import (
     Value,
     describe_leadership,
     describe_log,
+    placeholder,
 )
 
 MakeAgreement = Callable[..., Agreement]
@@ -71,10 +73,8 @@ class Block(NamedTuple):
     expected: tuple[str, ...]
 
     def render(self, printed: list[str]) -> str:
-        """The block's text with this output; comments alone have none."""
-        if all(line.startswith("#") for line in self.commands):
-            return "\n".join(self.commands)
-        return "\n".join([*self.commands, DASHES, *printed])
+        """The block's text with this output."""
+        return "\n".join([*self.commands, DASHES, *printed] if printed else self.commands)
 
 
 def parse(text: str) -> list[Block]:
@@ -144,7 +144,10 @@ class Scenario:
         settings = options(words)
         term, _, vote = settings.get("promise", "0").partition("/")
         entries = [
-            Stored(Epoch(number, self.cluster.names[0]), Value(Kind.RECORDS, f"{number}.{index}"))
+            Stored(
+                Epoch(number, self.cluster.names[0]),
+                Value(Kind.RECORDS, placeholder(index, number)),
+            )
             for index, number in enumerate(terms_of(settings.get("log", "")), start=1)
         ]
         disk = Image(Epoch(int(term), vote), entries)
@@ -205,14 +208,17 @@ class Scenario:
     def command_partition(self, *words: str) -> None:
         self.cluster.partition([group.split() for group in " ".join(words).split("|")])
 
-    def command_cut(self, source: str, target: str) -> None:
-        self.cluster.cut.add((source, target))
+    def command_cut(self, source: str, target: str, both: str = "") -> None:
+        self.cluster.cut |= {(source, target), (target, source)} if both else {(source, target)}
 
     def command_refuse(self, source: str, target: str) -> None:
         self.cluster.refused.add((source, target))
 
     def command_heal(self) -> None:
         self.cluster.heal()
+
+    def command_entries_per_send(self, count: str) -> None:
+        self.cluster.entries_per_packet_max = int(count)
 
     def command_show(self, *names: str) -> None:
         for name in names or self.cluster.names:

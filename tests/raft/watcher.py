@@ -36,6 +36,7 @@ class Watcher:
         if now.leads and now.term not in self._complete:
             self._complete.add(now.term)
             self._check_leader_completeness(cluster, member.memory)
+        assert core.ready() == ((), (), core.state.commit_index, (), ())
         assert core.last_index == member.memory.last_index
         assert core.state.log.runs() == member.memory.epochs
         assert (core.state.term, core.state.vote) == member.memory.promise

@@ -46,7 +46,9 @@ class StoredWrite(NamedTuple):
 
     promise: Epoch | None = None
     truncate_from: int | None = None
+    """Drop every entry from this index on."""
     entries: Sequence[StoredEntry] = ()
+    """Each at any index above the position: behind the last entry, over one, or leaving a gap."""
 
 
 class Delivered(NamedTuple):
@@ -97,7 +99,7 @@ class Batch(NamedTuple):
 
 
 class Restoration(NamedTuple):
-    """Everything a node needs to go on after an open. Costs O(epochs), not the log's length."""
+    """Everything a node needs to go on after an open: costs O(epochs + tail), not the whole log."""
 
     identity: Identity
     membership: Membership
@@ -105,11 +107,17 @@ class Restoration(NamedTuple):
     """Whether this store may vote; see `Batch.introduced`."""
     promise: Epoch
     epochs: tuple[tuple[int, Epoch], ...]
+    """(first index, epoch) of each run of entries of one epoch, ascending; `NO_EPOCH` for a gap,
+    which only lies above `position.index` and below `last_index`."""
     first_index: int
     """1 until something is compacted."""
     last_index: int
+    """Of the highest entry; 0 for none."""
     position: Position
     peers: Mapping[str, Peer]
+    tail: Sequence[StoredEntry]
+    """The entries above `position.index`, ascending, checked as by any read. Bounded by what a
+    leader may have in flight."""
 
 
 class Reader(Protocol):

@@ -12,7 +12,7 @@ Tables::
     meta       name                 format, identity, eras, life, introduced, promise, position
     promise    "copy"               the second copy of the promise
     log        index                crc, epoch, the entry's bytes
-    epochs     first index          epoch: the runs of entries of one epoch
+    epochs     first index          epoch: the runs of entries of one epoch, `NO_EPOCH` for a gap
     delivered  base offset, index   count, accepted runs, timestamp, digest
     peers      node id              store id, life
 

@@ -126,8 +126,9 @@ class LmdbStore(LmdbReads):
             raise InvariantBroken("two threads commit to one store")
         try:
             changes, outline = fold(self._outline, batches)
-            content_bytes = sum([len(entry.data) for entry in changes.entries])
-            rows = len(changes.entries) + len(changes.delivered)
+            entries = [*changes.placed, *changes.appended]
+            content_bytes = sum([len(entry.data) for entry in entries])
+            rows = len(entries) + len(changes.epochs.runs) + len(changes.delivered)
             self._stretch(2 * content_bytes + ROW_BYTES_MAX * rows)
             with self._environment.begin(write=True) as txn:
                 self._apply(txn, changes)
@@ -142,9 +143,13 @@ class LmdbStore(LmdbReads):
             self._generation += 1
             put_promise(txn, self.tables, StoredPromise(self._generation, changes.promise))
         if changes.truncate_from is not None:
-            self._truncate(txn, changes.truncate_from)
-        self._append(txn, layout.LOG, changes.entries, layout.pack_log_row)
-        self._append(txn, layout.EPOCHS, changes.epochs, layout.pack_epoch)
+            self._drop(txn, layout.LOG, changes.truncate_from)
+        for entry in changes.placed:
+            txn.put(*layout.pack_log_row(entry), db=self.tables[layout.LOG])
+        self._append(txn, layout.LOG, changes.appended, layout.pack_log_row)
+        if changes.epochs.drop_from is not None:
+            self._drop(txn, layout.EPOCHS, changes.epochs.drop_from)
+        self._append(txn, layout.EPOCHS, changes.epochs.runs, layout.pack_epoch)
         self._append(txn, layout.DELIVERED, changes.delivered, layout.pack_delivered)
         if changes.position is not None:
             txn.put(layout.POSITION_KEY, layout.pack_position(changes.position), db=meta)
@@ -154,12 +159,12 @@ class LmdbStore(LmdbReads):
             introduced = layout.pack_introduced(introduced=True)
             txn.put(layout.INTRODUCED_KEY, introduced, db=meta)
 
-    def _truncate(self, txn: Transaction, index: int) -> None:
-        for table in (layout.LOG, layout.EPOCHS):
-            cursor = txn.cursor(self.tables[table])
-            if cursor.set_range(layout.index_key(index)):
-                while cursor.delete():
-                    pass
+    def _drop(self, txn: Transaction, table: str, first: int) -> None:
+        """Delete every row from this index on."""
+        cursor = txn.cursor(self.tables[table])
+        if cursor.set_range(layout.index_key(first)):
+            while cursor.delete():
+                pass
 
     def _append(
         self, txn: Transaction, table: str, rows: Sequence[Row], pack: Callable[[Row], Packed]

@@ -13,15 +13,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Literal
 
+from replog.entry import NO_EPOCH
 from replog.errors import InvariantBroken, StoreFailed, WrongStore
-from replog.store.interface import Identity, Peer, Restoration
+from replog.store.interface import Identity, Peer, Restoration, StoredEntry
 from replog.store.rules import EMPTY, Changes, Outline, fold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replog.membership import Membership
-    from replog.store.interface import Batch, Delivered, Position, StoredEntry
+    from replog.store.interface import Batch, Delivered, Position
 
 
 class MemoryDisk:
@@ -36,7 +37,7 @@ class MemoryDisk:
         self.introduced = False
         self.outline = EMPTY
         self.log: list[StoredEntry] = []
-        """Entry `index` lies at `index - 1`."""
+        """Entry `index` lies at `index - 1`; in a gap one of `NO_EPOCH` without bytes."""
         self.delivered: list[Delivered] = []
         """The row of entry `index` lies at `index - 1`."""
         self.base_offsets: list[int] = []
@@ -49,16 +50,25 @@ class MemoryDisk:
     def apply(self, changes: Changes, outline: Outline) -> None:
         """Change what is stored; cannot fail halfway."""
         if changes.truncate_from is not None:
-            dropped = self.log[changes.truncate_from - 1 :]
-            self.used_bytes -= sum([len(entry.data) for entry in dropped])
-            del self.log[changes.truncate_from - 1 :]
-        self.log += changes.entries
-        self.used_bytes += sum([len(entry.data) for entry in changes.entries])
+            self._drop(changes.truncate_from)
+        for entry in changes.placed:
+            self.used_bytes += len(entry.data) - len(self.log[entry.index - 1].data)
+            self.log[entry.index - 1] = entry
+        for entry in changes.appended:
+            gap = range(len(self.log) + 1, entry.index)
+            self.log += [StoredEntry(index, NO_EPOCH, b"") for index in gap]
+            self.log.append(entry)
+            self.used_bytes += len(entry.data)
+        self._drop(outline.last_index + 1)  # a gap that truncation has left at the end
         self.delivered += changes.delivered
         self.base_offsets += [row.base_offset for row in changes.delivered]
         self.peers.update(changes.peers)
         self.introduced |= changes.introduced
         self.outline = outline
+
+    def _drop(self, first: int) -> None:
+        self.used_bytes -= sum([len(entry.data) for entry in self.log[first - 1 :]])
+        del self.log[first - 1 :]
 
 
 class MemoryStore:
@@ -99,6 +109,11 @@ class MemoryStore:
             last_index=disk.outline.last_index,
             position=disk.outline.position,
             peers=dict(disk.peers),
+            tail=[
+                entry
+                for entry in disk.log[disk.outline.position.index :]
+                if entry.epoch != NO_EPOCH
+            ],
         )
 
     def restore(self) -> Restoration:
@@ -136,7 +151,7 @@ class MemoryStore:
         for place in range(first - 1, min(last, len(self._disk.log))):
             entry = self._disk.log[place]
             size += len(entry.data)
-            if found and size > bytes_max:
+            if entry.epoch == NO_EPOCH or (found and size > bytes_max):
                 break
             found.append(entry)
         return found

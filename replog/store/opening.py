@@ -4,8 +4,9 @@ Rules of this file:
 
 1. A directory is formatted once, by one transaction; only an environment without any table is.
 2. A store is used only by the node, cluster and agreement it was formatted for.
-3. What can be seen without reading the log is checked at each open, in time O(epochs): a log with a
-   hole, a table cut short or a position beyond the log is corruption, never repaired by guessing.
+3. What can be seen without reading what is delivered is checked at each open, in time O(epochs +
+   tail): a missing entry, a table cut short or a position beyond the log is corruption, never
+   repaired by guessing. Gaps are where the epochs say so, above the position, and nowhere else.
 4. One whole copy of the promise serves, and is copied over a damaged other one. Without any the
    node must not vote: that is corruption.
 """
@@ -13,12 +14,15 @@ Rules of this file:
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import lmdb
 
+from replog.entry import NO_EPOCH
 from replog.errors import Corruption, WrongStore
 from replog.store import layout
+from replog.store.epochs import count_entries, epoch_at, first_gap, next_entry
 from replog.store.interface import Restoration
 from replog.store.layout import Era, StoredPromise, StoreIdentity
 from replog.store.lmdb_reader import Roots, Tables, Transaction, load_roots, open_tables
@@ -27,7 +31,8 @@ from replog.store.rules import EMPTY
 if TYPE_CHECKING:
     from replog.entry import Epoch
     from replog.membership import Membership
-    from replog.store.interface import Peer, Position
+    from replog.store.epochs import EpochRun
+    from replog.store.interface import Peer, Position, StoredEntry
 
 STORE_ID_BYTES = 16
 
@@ -156,7 +161,7 @@ def _load_promise(file: str, txn: Transaction, tables: Tables) -> StoredPromise:
 
 
 def load(file: str, txn: Transaction, tables: Tables, promise: Epoch) -> Restoration:
-    """The durable state of a store, checked as far as that does not take the whole log."""
+    """The durable state of a store, checked as far as that does not take what is delivered."""
     roots = load_roots(file, txn, tables)
     meta = tables[layout.META]
     epochs = [
@@ -167,12 +172,10 @@ def load(file: str, txn: Transaction, tables: Tables, promise: Epoch) -> Restora
     )
     position = layout.parse_position(file, txn.get(layout.POSITION_KEY, db=meta))
     first_index = roots.first_index
-    last_index = _check_log(file, txn, tables, first_index, [run[0] for run in epochs])
+    extent = _measure_log(file, txn, tables, first_index)
+    _check_log(file, extent, epochs, first_index, position)
+    tail = _load_tail(file, txn, tables, epochs, position)
     _check_delivered(file, txn, tables, first_index, position)
-    if position.index > last_index:
-        raise layout.corruption(
-            file, layout.LOG, str(last_index), f"ends the log, but {position.index} was delivered"
-        )
     return Restoration(
         identity=roots.identity,
         membership=roots.membership,
@@ -180,36 +183,88 @@ def load(file: str, txn: Transaction, tables: Tables, promise: Epoch) -> Restora
         promise=promise,
         epochs=tuple(epochs),
         first_index=first_index,
-        last_index=last_index,
+        last_index=extent.last,
         position=position,
         peers=peers,
+        tail=tail,
     )
 
 
-def _check_log(
-    file: str, txn: Transaction, tables: Tables, first_index: int, run_starts: list[int]
-) -> int:
-    """The last index, 0 for an empty log, of a log without holes that the epochs cover."""
+class _Extent(NamedTuple):
+    """How far the rows of the log reach."""
+
+    first: int
+    last: int
+    """Before the first index for an empty log."""
+    rows: int
+
+
+def _measure_log(file: str, txn: Transaction, tables: Tables, first_index: int) -> _Extent:
     cursor = txn.cursor(tables[layout.LOG])
     first, last = first_index, first_index - 1
     if cursor.first():
         first = layout.parse_index_key(file, layout.LOG, cursor.key())
         cursor.last()
         last = layout.parse_index_key(file, layout.LOG, cursor.key())
-    rows = txn.stat(tables[layout.LOG])["entries"]
-    if first != first_index or rows != last - first + 1:
+    return _Extent(first, last, txn.stat(tables[layout.LOG])["entries"])
+
+
+def _check_log(
+    file: str, extent: _Extent, epochs: list[EpochRun], first_index: int, position: Position
+) -> None:
+    """The epochs cover the log and leave no gap in what is delivered; there are as many entries as
+    they say."""
+    first, last, rows = extent
+    if position.index > last:
+        raise layout.corruption(
+            file, layout.LOG, str(last), f"ends the log, but {position.index} was delivered"
+        )
+    if rows:
+        gap = first_gap(epochs)
+        covered = (
+            bool(epochs)
+            and epochs[0][0] == first_index
+            and epochs[-1][0] <= last
+            and epochs[-1][1] != NO_EPOCH
+            and (gap is None or gap > position.index)
+            and all(run[1] != following[1] for run, following in pairwise(epochs))
+        )
+    else:
+        covered = not epochs
+    if not covered:
+        raise layout.corruption(
+            file,
+            layout.EPOCHS,
+            str([run[0] for run in epochs]),
+            f"do not cover the entries {first} to {last}, delivered to {position.index}",
+        )
+    expected = count_entries(epochs, last)
+    if rows != expected or first != next_entry(epochs, first_index):
         raise layout.corruption(
             file,
             layout.LOG,
             f"{first} to {last}",
-            f"holds {rows} entries, but begins at {first_index} and has no gaps",
+            f"holds {rows} entries, but {expected} from {next_entry(epochs, first_index)} on have "
+            "epochs",
         )
-    starts_right = run_starts[:1] == [first_index] if rows else not run_starts
-    if not starts_right or (run_starts and run_starts[-1] > last):
-        raise layout.corruption(
-            file, layout.EPOCHS, str(run_starts), f"do not cover the entries {first} to {last}"
-        )
-    return last
+
+
+def _load_tail(
+    file: str, txn: Transaction, tables: Tables, epochs: list[EpochRun], position: Position
+) -> list[StoredEntry]:
+    """The entries above the position; each has the epoch that table epochs gives it."""
+    tail: list[StoredEntry] = []
+    cursor = txn.cursor(tables[layout.LOG])
+    if cursor.set_range(layout.index_key(position.index + 1)):
+        for key, value in cursor:
+            entry = layout.parse_log_row(file, key, value)[0]
+            expected = epoch_at(epochs, entry.index)
+            if entry.epoch != expected:
+                raise layout.corruption(
+                    file, layout.LOG, str(entry.index), f"has {entry.epoch}, but epochs {expected}"
+                )
+            tail.append(entry)
+    return tail
 
 
 def _check_delivered(

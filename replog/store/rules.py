@@ -2,26 +2,31 @@
 
 Rules of this file:
 
-1. Entries are appended without gaps; one that is there is replaced only by truncating it first.
-2. Nothing delivered is truncated, and nothing is delivered that is not in the log.
+1. An entry may be written at any index that is not delivered: behind the last one, over another, or
+   so that a gap is left. Which of these an agreement uses is its own affair.
+2. Nothing delivered is replaced or truncated, and nothing is delivered that is not in the log.
 3. Delivered rows follow one another without gaps, and come with the position after them.
 4. A promise's number never falls.
-5. A group of batches becomes one truncation followed by one append: no page is taken for an entry
-   that the same transaction drops.
+5. A group of batches becomes one truncation followed by one write of each entry that is left: no
+   page is taken for an entry that the same transaction drops or replaces.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.entry import DIGEST_START, NO_EPOCH
 from replog.errors import InvariantBroken
+from replog.store.epochs import ChangingEpochs
 from replog.store.interface import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from replog.entry import Epoch
+    from replog.store.epochs import EpochRun, RunChanges
     from replog.store.interface import Batch, Delivered, Peer, StoredEntry, StoredWrite
 
 
@@ -29,9 +34,10 @@ class Outline(NamedTuple):
     """What of the stored state decides which batch may follow."""
 
     promise: Epoch
-    epochs: tuple[tuple[int, Epoch], ...]
-    """(first index, epoch) of each run of entries of one epoch, ascending."""
+    epochs: tuple[EpochRun, ...]
+    """See `replog.store.epochs`."""
     last_index: int
+    """Of the highest entry; 0 for none."""
     position: Position
 
 
@@ -45,10 +51,11 @@ class Changes(NamedTuple):
     promise: Epoch | None
     truncate_from: int | None
     """Drop every stored entry from this index on."""
-    entries: Sequence[StoredEntry]
-    """To be appended."""
-    epochs: Sequence[tuple[int, Epoch]]
-    """The runs of epochs that begin among `entries`."""
+    placed: Sequence[StoredEntry]
+    """To be written over stored entries or into their gaps, ascending."""
+    appended: Sequence[StoredEntry]
+    """To be written behind every stored entry, ascending."""
+    epochs: RunChanges
     delivered: Sequence[Delivered]
     position: Position | None
     peers: Mapping[str, Peer]
@@ -77,8 +84,9 @@ class _Group:
         self._before = before
         self._promise = before.promise
         self._truncate_from: int | None = None
-        self._entries: list[StoredEntry] = []
-        self._last_index = before.last_index
+        self._entries: dict[int, StoredEntry] = {}
+        """What the group writes, by index, as it is by now."""
+        self._epochs = ChangingEpochs(before.epochs, before.last_index, before.position.index)
         self._delivered: list[Delivered] = []
         self._position = before.position
         self.peers: dict[str, Peer] = {}
@@ -92,10 +100,15 @@ class _Group:
         if write.truncate_from is not None:
             self._truncate(write.truncate_from)
         for entry in write.entries:
-            if entry.index != self._last_index + 1:
-                raise InvariantBroken(f"entry {entry.index} appended after {self._last_index}")
-            self._last_index = entry.index
-            self._entries.append(entry)
+            if entry.index <= self._position.index:
+                raise InvariantBroken(
+                    f"entry {entry.index} written, but entries to {self._position.index} are "
+                    "delivered"
+                )
+            if entry.epoch == NO_EPOCH:
+                raise InvariantBroken(f"entry {entry.index} written without an epoch")
+            self._entries[entry.index] = entry
+            self._epochs.write(entry.index, entry.epoch)
 
     def _truncate(self, index: int) -> None:
         if index <= self._position.index:
@@ -103,23 +116,28 @@ class _Group:
                 f"truncation from entry {index}, but entries to {self._position.index} "
                 "are delivered"
             )
-        if index > self._last_index:
+        if index > self._epochs.last_index:
             return
-        stored = self._last_index - len(self._entries)
-        if index > stored:
-            del self._entries[index - stored - 1 :]
-        else:
-            self._entries.clear()
+        self._epochs.truncate(index)
+        self._entries = {at: entry for at, entry in self._entries.items() if at < index}
+        if index <= self._stored_to:
             self._truncate_from = index
-        self._last_index = index - 1
+
+    @property
+    def _stored_to(self) -> int:
+        """What is stored before this group, and left by its truncation, ends here or below."""
+        if self._truncate_from is None:
+            return self._before.last_index
+        return self._truncate_from - 1
 
     def deliver(self, batch: Batch) -> None:
         index, offset, digest = self._position.index, self._position.offset, self._position.digest
+        whole_to = self._epochs.whole_to if batch.delivered else 0
         for row in batch.delivered:
-            if row.index != index + 1 or row.base_offset != offset or row.index > self._last_index:
+            if row.index != index + 1 or row.base_offset != offset or row.index > whole_to:
                 raise InvariantBroken(
                     f"entry {row.index} at offset {row.base_offset} delivered after entry {index} "
-                    f"with next offset {offset} in a log to entry {self._last_index}"
+                    f"with next offset {offset} in a log without gaps to entry {whole_to}"
                 )
             index, offset, digest = row.index, offset + row.count, row.digest
         self._delivered += batch.delivered
@@ -136,24 +154,21 @@ class _Group:
 
     def result(self) -> tuple[Changes, Outline]:
         before = self._before
-        kept = before.epochs
-        if self._truncate_from is not None:
-            kept = tuple([run for run in kept if run[0] < self._truncate_from])
-        epoch = kept[-1][1] if kept else None
-        begun: list[tuple[int, Epoch]] = []
-        for entry in self._entries:
-            if entry.epoch != epoch:
-                epoch = entry.epoch
-                begun.append((entry.index, epoch))
+        entries = [self._entries[index] for index in sorted(self._entries)]
+        placed = bisect_right(entries, self._stored_to, key=_index)
+        epochs, run_changes = self._epochs.result()
         changes = Changes(
             promise=self._promise if self._promise != before.promise else None,
             truncate_from=self._truncate_from,
-            entries=self._entries,
-            epochs=begun,
+            placed=entries[:placed],
+            appended=entries[placed:],
+            epochs=run_changes,
             delivered=self._delivered,
             position=self._position if self._position is not before.position else None,
             peers=self.peers,
             introduced=self.introduced,
         )
-        epochs = (*kept, *begun) if begun else kept
-        return changes, Outline(self._promise, epochs, self._last_index, self._position)
+        return changes, Outline(self._promise, epochs, self._epochs.last_index, self._position)
+
+
+_index = attrgetter("index")

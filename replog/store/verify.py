@@ -7,7 +7,8 @@ Rules of this file:
 2. Each step reads in one short transaction. Delivered entries never change, so they may be read
    one step after the other while the node runs; of the others each step is checked by itself.
 3. What cannot be recomputed behind a damaged entry is said to be unchecked, not guessed.
-4. LMDB's pages carry no checksum, and damaged ones can kill a process: `verify_in_child` lets them
+4. A gap is whole where the epochs say so and nothing is delivered; an entry in one is a fault.
+5. LMDB's pages carry no checksum, and damaged ones can kill a process: `verify_in_child` lets them
    kill a child and reports its death.
 
 As a program, `python -m replog.store.verify PATH` prints JSON, one object a line: any number of
@@ -22,14 +23,15 @@ import os
 import signal
 import subprocess
 import sys
-from bisect import bisect_right
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from replog.entry import DIGEST_START, chain_digest
+from replog.entry import DIGEST_START, NO_EPOCH, chain_digest
 from replog.errors import Corruption, StoreError, WrongStore
 from replog.producers import Producers
 from replog.store import layout
+from replog.store.epochs import count_entries, epoch_at, next_entry
 from replog.store.interface import Delivered, Position
 from replog.store.lmdb_reader import LmdbReader, open_reader
 from replog.store.opening import PROMISE_COPIES
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replog.entry import Entry, Epoch
+    from replog.store.epochs import EpochRun
     from replog.store.lmdb_reader import Transaction
 
     Progress = Callable[[int, int], None]
@@ -113,6 +116,9 @@ class _Verification:
         """In the order found, each once; those beyond `FAULTS_MAX` are only counted:"""
         self._faults_more = 0
         self._entries = 0
+        self._entries_all = 0
+        """When the walk began."""
+        self._beyond = 0
         self._index = reader.first_index
         """Of the next entry."""
         self._last_index = 0
@@ -134,7 +140,7 @@ class _Verification:
             while self._index <= self._last_index:
                 self._check_step(self._read_step())
                 if self._progress:
-                    self._progress(self._entries, self._last_index - self._reader.first_index + 1)
+                    self._progress(self._entries, self._entries_all)
             self._check_end()
         except Corruption as error:
             self._fault(str(error))
@@ -145,7 +151,7 @@ class _Verification:
             entries=self._entries,
             records=self._offset,
             delivered=self._delivered,
-            beyond=max(0, self._last_index - self._end.index),
+            beyond=self._beyond,
             digest=self._digest if self._chained else b"",
             faults=tuple(self._faults),
         )
@@ -164,7 +170,9 @@ class _Verification:
             introduced = txn.get(layout.INTRODUCED_KEY, db=tables[layout.META])
             position = txn.get(layout.POSITION_KEY, db=tables[layout.META])
             peers = list(txn.cursor(tables[layout.PEERS]))
-            rows = {table: txn.stat(tables[table])["entries"] for table in layout.TABLES}
+            epoch_rows = list(txn.cursor(tables[layout.EPOCHS]))
+            self._entries_all = txn.stat(tables[layout.LOG])["entries"]
+            delivered = txn.stat(tables[layout.DELIVERED])["entries"]
             self._last_index = self._find_last(txn)
         for table, key, value in promises:
             self._try(layout.parse_promise, file, table, key, value)
@@ -173,9 +181,16 @@ class _Verification:
             self._try(layout.parse_peer, file, key, value)
         self._end = layout.parse_position(file, position)
         before = self._reader.first_index - 1
-        for table, last in ((layout.LOG, self._last_index), (layout.DELIVERED, self._end.index)):
-            if rows[table] != max(0, last - before):
-                self._fault(f"{file}: table {table} holds {rows[table]} rows for entries to {last}")
+        if delivered != max(0, self._end.index - before):
+            self._fault(
+                f"{file}: table delivered holds {delivered} rows for entries to {self._end.index}"
+            )
+        epochs = self._check_epochs(epoch_rows, self._last_index)
+        if epochs is not None and self._entries_all != count_entries(epochs, self._last_index):
+            self._fault(
+                f"{file}: table log holds {self._entries_all} rows, not those of table epochs, "
+                f"for entries to {self._last_index}"
+            )
 
     def _find_last(self, txn: Transaction) -> int:
         cursor = txn.cursor(self._reader.tables[layout.LOG])
@@ -222,7 +237,7 @@ class _Verification:
                 self._fault(f"{self._file}: table log, key {self._index}: is missing")
             self._last_index = self._index - 1
             return
-        epochs = self._check_epochs(step)
+        epochs = self._check_epochs(step.epochs, step.last_index)
         rows: dict[int, Delivered | None] = {}
         for key, value in step.delivered:
             index = layout.parse_delivered_key(self._file, key)[1]
@@ -231,31 +246,46 @@ class _Verification:
         self._delivered += len(rows)
         for key, value in step.log:
             index = layout.parse_index_key(self._file, layout.LOG, key)
-            if index != self._index:
-                self._fault(f"{self._file}: table log, key {self._index}: is missing")
-                self._unchain(self._index)
+            self._check_missing(epochs, index)
             self._index = index + 1
             self._entries += 1
+            self._beyond += index > self._end.index
             parsed = self._try(layout.parse_log_row, self._file, key, value)
             if parsed is not None and epochs is not None:
                 self._check_epoch(epochs, index, parsed[0].epoch)
             if index <= self._end.index:
                 self._check_delivery(index, parsed[1] if parsed else None, rows.get(index, MISSING))
 
-    def _check_epochs(self, step: _Step) -> list[tuple[int, Epoch]] | None:
-        """The runs of epochs; None when one is damaged."""
-        parsed = [self._try(layout.parse_epoch, self._file, *row) for row in step.epochs]
+    def _check_missing(self, epochs: list[EpochRun] | None, found: int) -> None:
+        """Whether the entries between the last one and the one found should be there."""
+        missing = self._index
+        if missing > self._end.index:
+            if epochs is None:
+                return
+            missing = next_entry(epochs, missing)
+        if missing < found:
+            self._fault(f"{self._file}: table log, key {missing}: is missing")
+            self._unchain(missing)
+
+    def _check_epochs(self, rows: Rows, last_index: int) -> list[EpochRun] | None:
+        """The runs of epochs of a log that ends there; None when one is damaged."""
+        parsed = [self._try(layout.parse_epoch, self._file, *row) for row in rows]
         if None in parsed:
             return None
-        epochs: list[tuple[int, Epoch]] = parsed
-        for place, (first_index, epoch) in enumerate(epochs):
-            if first_index > step.last_index or (place and epochs[place - 1][1] == epoch):
-                self._fault(f"{self._file}: table epochs, key {first_index}: begins no new epoch")
+        epochs: list[EpochRun] = parsed
+        for (_, before), (first_index, epoch) in pairwise([(0, None), *epochs]):
+            where = f"{self._file}: table epochs, key {first_index}"
+            if first_index > last_index or before == epoch:
+                self._fault(f"{where}: begins no new epoch")
+            if epoch == NO_EPOCH and first_index <= self._end.index:
+                self._fault(f"{where}: is a gap, but entries to {self._end.index} were delivered")
         return epochs
 
-    def _check_epoch(self, epochs: list[tuple[int, Epoch]], index: int, found: Epoch) -> None:
-        place = bisect_right(epochs, index, key=lambda run: run[0]) - 1
-        if place < 0 or epochs[place][1] != found:
+    def _check_epoch(self, epochs: list[EpochRun], index: int, found: Epoch) -> None:
+        expected = epoch_at(epochs, index)
+        if expected == NO_EPOCH:
+            self._fault(f"{self._file}: table log, key {index}: lies in a gap of table epochs")
+        elif expected != found:
             self._fault(
                 f"{self._file}: table log, key {index}: has {found}, not that of table epochs"
             )

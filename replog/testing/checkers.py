@@ -1,18 +1,20 @@
 """The judges of a simulated run: each knows one rule, and none asks the code it judges.
 
-================= ==============================================================================
-class             rule
-================= ==============================================================================
-`History`         every node delivers the same entries, rows and digests, in index order, also
-                  across restarts; every record once, as it was submitted, each producer's in order
-`Durability`      whatever is delivered anywhere lies on the disks of a commit quorum
-`Leaders`         an epoch has one leader
-`Promises`        a promise on a disk never falls; no message leaves that promises more than the
-                  sender's disk holds; a vote is given once
-`Stored`          an index and an epoch name the same bytes on every disk
-`Acknowledgements` an acknowledged record lies where it was said to, and is acknowledged once
-`Barriers`        a barrier that holds covers whatever was delivered anywhere before it was asked for
-================= ==============================================================================
+================== =============================================================================
+class              rule
+================== =============================================================================
+`History`          every node delivers the same entries, rows and digests, in index order, also
+                   across restarts; every record once, as it was submitted, each producer's in order
+`Durability`       whatever is delivered anywhere lies on the disks of a commit quorum
+`Leaders`          an epoch has one leader
+`Promises`         a promise on a disk never falls; no message leaves that promises more than the
+                   sender's disk has held; a vote is given once
+`Stored`           an index and an epoch name the same bytes on every disk
+`Acknowledgements` an acknowledged record lies where it was said to, and is acknowledged once; a
+                   refused one never appears
+`Barriers`         a barrier that holds covers all that was delivered anywhere before it was asked
+`Manners`          a node finds no fault with its peers: all of them are correct
+================== =============================================================================
 
 Each raises `Violation`.
 """
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from replog.store.memory import MemoryDisk
 
 EPOCH_IS_ITS_NUMBER = frozenset({"raft"})
-"""Agreements with one leader, and one promise, for each number; in the others the node counts too."""
+"""Agreements with one leader and one promise for each number; in others, the node counts too."""
 
 
 class Violation(Exception):
@@ -61,6 +63,8 @@ class History:
         self.records: list[bytes] = []
         """By offset."""
         self.submitted: set[bytes] = set()
+        self.excluded: set[bytes] = set()
+        """Records of which a client was told that they are not in the log and never will be."""
         self.applied: dict[str, int] = {}
         """The last index each node's present life has delivered, or started from."""
         self._data: list[bytes] = []
@@ -80,13 +84,17 @@ class History:
         """A life begins with what its disk says was delivered."""
         index = position.index
         if index > self.last_index:
-            raise Violation(f"{node} starts at entry {index}; nobody delivered beyond {self.last_index}")
+            raise Violation(
+                f"{node} starts at entry {index}; nobody delivered beyond {self.last_index}"
+            )
         offset, digest = 0, DIGEST_START
         if index:
             row = self.rows[index - 1]
             offset, digest = row.base_offset + row.count, row.digest
         if (position.offset, position.digest) != (offset, digest):
-            raise Violation(f"{node} starts at entry {index} with another digest than was delivered")
+            raise Violation(
+                f"{node} starts at entry {index} with another digest than was delivered"
+            )
         self.applied[node] = index
 
     def delivered(self, node: str, row: Delivered, entry: Entry) -> bool:
@@ -103,6 +111,8 @@ class History:
             return False
         if row.base_offset != len(self.records):
             raise Violation(f"{row} at entry {index}, but the next offset is {len(self.records)}")
+        if self.rows and row.timestamp_ms < self.rows[-1].timestamp_ms:
+            raise Violation(f"{row} at entry {index} is older than the entry before it")
         for place in row.accepted:
             for record in unpack_records(entry, place):
                 self._append(record)
@@ -113,8 +123,8 @@ class History:
         return True
 
     def _append(self, record: bytes) -> None:
-        if record not in self.submitted:
-            raise Violation(f"nobody submitted {record!r}")
+        if record not in self.submitted or record in self.excluded:
+            raise Violation(f"{record!r} is delivered, which nobody has submitted, or was refused")
         node, life, number = record.split(b" ", 1)[0].split(b"/")
         this = (int(life), int(number))
         before = self._last.get(node, (0, -1))
@@ -139,7 +149,9 @@ class Durability:
             if index <= len(disk.log) and disk.log[index - 1].data == data
         }
         if not self._quorums.can_commit(holders):
-            raise Violation(f"entry {index} is delivered, but only {sorted(holders)} have it on disk")
+            raise Violation(
+                f"entry {index} is delivered, but only {sorted(holders)} have it on disk"
+            )
 
 
 class Leaders:
@@ -171,6 +183,13 @@ class Promises:
         self._by_number = agreement in EPOCH_IS_ITS_NUMBER
         self._disks = disks
         self._votes: dict[tuple[str, int], str] = {}
+        self._entries: dict[tuple[str, int], int] = {}
+        """Of each node and term, the highest entry of that term ever written."""
+
+    def wrote(self, node: str, entry: StoredEntry) -> None:
+        """A commit has written an entry, or passed through a state that held it."""
+        key = node, entry.epoch.number
+        self._entries[key] = max(entry.index, self._entries.get(key, 0))
 
     def stored(self, node: str, before: Epoch, after: Epoch) -> None:
         """A commit has replaced a promise."""
@@ -188,9 +207,17 @@ class Promises:
                 raise Violation(f"{node} votes in term {term} for {to} and another")
             promise = disk.outline.promise
             if promise.number < term or (promise.number == term and promise.node != to):
-                raise Violation(f"{node} votes in term {term} for {to}; its disk promised {promise}")
-        elif name == "Appended" and message.match_index > len(disk.log):  # type: ignore[attr-defined]
-            raise Violation(f"{node} sends {message}, but its disk ends at {len(disk.log)}")
+                raise Violation(
+                    f"{node} votes in term {term} for {to}; its disk promised {promise}"
+                )
+        elif name == "Appended":
+            self._check_appended(node, message.term, message.match_index)  # type: ignore[attr-defined]
+
+    def _check_appended(self, node: str, term: int, index: int) -> None:
+        """An entry may since have been overwritten, by a leader whom no holder of it elected."""
+        held = [top for (of, number), top in self._entries.items() if of == node and number <= term]
+        if index > max(held, default=0):
+            raise Violation(f"{node} acknowledges entry {index} in term {term} and never wrote it")
 
 
 class Stored:
@@ -231,6 +258,15 @@ class Acknowledgements:
             raise Violation(f"{completion} acknowledges another number of records")
         return tickets
 
+    def refused(self, tickets: Sequence[object]) -> None:
+        """A node that is closed says that these are not in the log and never will be."""
+        for ticket in tickets:
+            if not isinstance(ticket, Ticket) or ticket.number in self._done:
+                raise Violation(f"{ticket} is refused after it was acknowledged")
+            if ticket.payloads[0] in self._history.records:
+                raise Violation(f"{ticket} is refused and yet in the log")
+            self._history.excluded.update(ticket.payloads)
+
 
 class Barriers:
     """Reads after a barrier see whatever was there before it."""
@@ -254,6 +290,15 @@ class Barriers:
             )
 
 
+class Manners:
+    """What nodes think of each other."""
+
+    def blames(self, node: str, faults: Counter[str], fault: str) -> None:
+        """A node has these counts of dropped frames, and this to say of the latest fault."""
+        if faults["peer fault"]:
+            raise Violation(f"{node} drops a frame as its peer's fault: {fault}")
+
+
 class Checkers:
     """All of them; `tally` counts what was judged."""
 
@@ -268,6 +313,7 @@ class Checkers:
         self.stored = Stored()
         self.acknowledgements = Acknowledgements(self.history)
         self.barriers = Barriers(self.history)
+        self.manners = Manners()
 
     def delivered(self, node: str, row: Delivered, entry: Entry) -> None:
         """A node delivers an entry."""

@@ -16,6 +16,7 @@ from replog.errors import StoreFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from replog.entry import Epoch
     from replog.replica.effects import Load
     from replog.store.interface import Batch, StoredEntry
     from replog.store.memory import MemoryDisk, MemoryStore
@@ -34,6 +35,7 @@ class DiskThreads:
         *,
         effect: Callable[[], bool],
         durable: Callable[[int], None],
+        promised: Callable[[], None],
         loaded: Callable[[int, Sequence[StoredEntry]], None],
         failed: Callable[[StoreFailed], None],
     ) -> None:
@@ -45,6 +47,7 @@ class DiskThreads:
         self._slowness = slowness
         self._effect = effect
         self._durable = durable
+        self._promised = promised
         self._loaded = loaded
         self._failed = failed
         self._queue: list[tuple[int, Batch]] = []
@@ -68,11 +71,25 @@ class DiskThreads:
             return 0
         self._dead = True
         lost = len(self._queue) + len(self._under_way)
+        self._disk.failing = ""
         if self._under_way and self._world.chance(0.5):
             lost -= len(self._under_way)
             self._write(reported=False)
         self._store.close()
         return lost
+
+    def finish(self, last: Batch) -> None:
+        """The node closes: write whatever is queued, and this batch last."""
+        self._dead = True
+        self._queue.append((0, last))
+        try:
+            if self._under_way:
+                self._write(reported=False)
+            self._under_way = self._queue
+            self._write(reported=False)
+        except StoreFailed:
+            self._world.tally["commits that failed on close"] += 1
+        self._store.close()
 
     def _delay(self, most_ms: int) -> int:
         world, weather = self._world, self._world.weather
@@ -106,17 +123,28 @@ class DiskThreads:
 
     def _write(self, *, reported: bool) -> None:
         world, batches = self._world, [batch for _, batch in self._under_way]
-        before = self._disk.outline.promise
-        self._store.commit(batches)
-        world.checkers.promises.stored(self._node, before, self._disk.outline.promise)
-        for batch in batches:
-            for write in batch.writes:
-                for entry in write.entries:
-                    world.checkers.stored.stored(self._node, entry)
+        before = self._disk.outline
+        try:
+            self._store.commit(batches)
+        finally:
+            if self._disk.outline is not before:
+                self._judge(before.promise, batches)
         world.tally["commits"] += 1
         world.tally["commits of several batches"] += len(batches) > 1
         world.tally["commits that nobody was told of"] += not reported
         world.trace.record(self._node, "commit", self._under_way[-1][0], len(batches), reported)
+
+    def _judge(self, promise: Epoch, batches: Sequence[Batch]) -> None:
+        """A commit has changed the disk, whether or not it says so."""
+        checkers = self._world.checkers
+        checkers.promises.stored(self._node, promise, self._disk.outline.promise)
+        for batch in batches:
+            for write in batch.writes:
+                for entry in write.entries:
+                    checkers.stored.stored(self._node, entry)
+                    checkers.promises.wrote(self._node, entry)
+        if self._disk.outline.promise != promise:
+            self._promised()
 
     def _read(self, load: Load) -> None:
         if self._dead:

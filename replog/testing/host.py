@@ -4,8 +4,9 @@ Rules of this file:
 
 1. A turn is what the real node does: reports of the disk, frames, appends, `tick` when due, one
    `step`, and then its effects in their order.
-2. A crash may fall between any two effects: what was sent is under way, what was not written is lost.
-3. What a replica delivers is judged when it says so, also if it then crashes before telling anybody.
+2. A crash may fall between any two effects: what was sent is under way, what was not written is
+   lost.
+3. What a replica delivers is judged when it says so, also if it crashes before telling anybody.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from replog.store.memory import MemoryDisk, MemoryStore
 from replog.testing.checkers import Ticket, Violation
 from replog.testing.disk import DiskThreads
 from replog.testing.network import Frame
+from replog.testing.plan import DOOM_EFFECTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 UNIX_MS = 1_700_000_000_000
 """What the wall clocks show at virtual time 0."""
 INBOX_FRAMES_MAX = 1024
+QUICK_RESTART_MS = 30
 
 
 class Cut(Exception):
@@ -103,6 +106,7 @@ class Host:
             1 if world.weather is not world.plan.weather else self._slowness,
             effect=self._survives_effect,
             durable=self._durable,
+            promised=lambda: self._may_be_doomed("doomed voter", world.weather.doomed_voter),
             loaded=self._loaded,
             failed=self._stop,
         )
@@ -120,6 +124,26 @@ class Host:
         self._world.tally["crashes"] += 1
         self._world.tally["unsynced batches lost"] += lost
         self._world.trace.record(self.node, "crash", why, lost)
+        self._end_life()
+
+    def close(self) -> None:
+        """End the present life, if any, in good order: what was decided is written, and every open
+        append gets its answer."""
+        replica = self.replica
+        if replica is None or self._threads is None:
+            return
+        for request in self._requests:
+            request(replica, self._world.schedule.now)
+        self._threads.finish(replica.final_batch())
+        refused, unknown, barriers = replica.drain()
+        self._world.trace.record(self.node, "close", len(refused), len(unknown), len(barriers))
+        self._world.checkers.acknowledgements.refused(refused)
+        tickets = [ticket.number for ticket in (*refused, *unknown) if isinstance(ticket, Ticket)]
+        if sorted(tickets) != sorted(self.tickets) or set(barriers) != self.barriers:
+            raise Violation(f"{self.node} closes and leaves appends or barriers without an answer")
+        self._end_life()
+
+    def _end_life(self) -> None:
         self.replica = None
         self.cut_at = self.paused_until = 0
         self._wake_at = None
@@ -179,9 +203,6 @@ class Host:
     def _loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
         self._put_in(self._reports, lambda replica, _: replica.loaded(load_id, entries))
 
-    def _refused(self, to: str) -> None:
-        self._put_in(self._reports, lambda replica, _: replica.lost(to))
-
     def _put_in(self, inputs: list[Input], put_in: Input) -> None:
         inputs.append(put_in)
         self._wake(self._world.schedule.now)
@@ -212,9 +233,9 @@ class Host:
             self._take_inputs(replica, now)
             effects = replica.step(now, self._wall_ms())
             self._judge(replica, effects)
-            self._carry_out(effects)
+            self._carry_out(replica, effects)
         except Cut:
-            self.crash("cut between two effects")
+            self._cut()
             return
         except IdentityRefused as error:
             if self.node not in self._world.expected_to_stop:
@@ -244,12 +265,14 @@ class Host:
 
     def _judge(self, replica: Replica, effects: Effects) -> None:
         checkers = self._world.checkers
+        checkers.manners.blames(self.node, replica.faults, replica.last_fault)
         for row, entry in effects.delivered:
             checkers.delivered(self.node, row, entry)
         if replica.leads and checkers.leaders.leads(self.node, replica.leadership.epoch):
             self._world.trace.record(self.node, "lead", *replica.leadership.epoch)
+            self._may_be_doomed("doomed leader", self._world.weather.doomed_leader)
 
-    def _carry_out(self, effects: Effects) -> None:
+    def _carry_out(self, replica: Replica, effects: Effects) -> None:
         world, threads = self._world, self._threads
         for outgoing in effects.sends:
             self._effect()
@@ -263,12 +286,13 @@ class Host:
                 *outgoing,
             )
             if not self._network.send(frame):
-                self._refused(outgoing.to)
-        if effects.batch is not None and threads is not None:
-            self._effect()
-            threads.queue(*effects.batch)
-        for load in effects.loads:
-            threads.load(load)
+                replica.lost(outgoing.to)
+        if threads is not None:
+            if effects.batch is not None:
+                self._effect()
+                threads.queue(*effects.batch)
+            for load in effects.loads:
+                threads.load(load)
         if effects.completions or effects.barriers:
             self._effect()
             self._answer(effects)
@@ -281,9 +305,7 @@ class Host:
             for ticket in checkers.acknowledgements.acknowledged(self.node, self.life, completion):
                 self.tickets.remove(ticket.number)
             world.tally["acknowledged"] += completion.count
-            world.trace.record(
-                self.node, "acknowledge", completion.base_offset, completion.count
-            )
+            world.trace.record(self.node, "acknowledge", completion.base_offset, completion.count)
         for number in effects.barriers:
             checkers.barriers.passed(self.node, number)
             self.barriers.remove(number)
@@ -291,6 +313,18 @@ class Host:
             world.trace.record(self.node, "pass", number)
 
     # -- effects -------------------------------------------------------------------------------
+
+    def _may_be_doomed(self, what: str, probability: float) -> None:
+        if self._world.chance(probability):
+            self._world.strike(self.node, what)
+            self.cut_at = self.effects + 1 + self._world.below(DOOM_EFFECTS_MAX)
+
+    def _cut(self) -> None:
+        """Crash here; come back at once or after a while."""
+        world = self._world
+        self.crash("cut between two effects")
+        down_ms_max = QUICK_RESTART_MS if world.chance(0.5) else world.plan.strike_length_ms_max
+        world.schedule.after(world.below(down_ms_max), self.start)
 
     def _effect(self) -> None:
         self.effects += 1
@@ -301,6 +335,6 @@ class Host:
         try:
             self._effect()
         except Cut:
-            self.crash("cut at a commit")
+            self._cut()
             return False
         return True

@@ -1,9 +1,12 @@
-"""What one run is made of, drawn from its seed: every run leaves most faults out and exaggerates the
-others, so that each is met alone and beside every other (swarm testing)."""
+"""What one run is made of, drawn from its seed (swarm testing).
+
+Every run leaves many faults out and exaggerates others, so that each is met alone and beside every
+other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from replog.config import KIB, MIB, Limits
@@ -15,6 +18,7 @@ STRIKES = (
     "crash",
     "cut",
     "crash all",
+    "close",
     "disk failure",
     "disk full",
     "pause",
@@ -24,6 +28,9 @@ STRIKES = (
     "clock jump",
 )
 """What may strike a node, or the links between nodes, at a random moment; see `strikes`."""
+
+DOOM_EFFECTS_MAX = 30
+"""A doomed node crashes before it has so many more effects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,10 @@ class Weather:
     stall: float = 0.0
     """Of a commit or load that takes up to `stall_ms_max`."""
     stall_ms_max: int = 2000
+    doomed_leader: float = 0.0
+    """Of a new leader that crashes soon: takeovers are the delicate moments of a protocol."""
+    doomed_voter: float = 0.0
+    """Of a node that crashes soon after a new promise is on its disk."""
     slowness_max: int = 1
     """Each disk is slower by a factor drawn from 1 to this."""
 
@@ -58,10 +69,12 @@ class Plan:
     """One run: the cluster, what strikes it, and what is asked of it. Times in milliseconds."""
 
     nodes: int = 3
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     weather: Weather = CALM
     strikes: tuple[str, ...] = ()
     strike_ms_mean: int = 500
+    strike_length_ms_max: int = 1000
+    """How long a node is down, paused or out of disk, and a link cut, unless struck again."""
     start_ms_max: int = 300
     """The nodes start, in random order, within this."""
     trouble_ms: int = 3000
@@ -80,14 +93,15 @@ class Plan:
 def draw_plan(random: Random) -> Plan:
     """The plan of a seed."""
     return Plan(
-        nodes=random.choices((1, 2, 3, 5), (6, 8, 70, 16))[0],
+        nodes=random.choices((1, 2, 3, 5), (6, 8, 74, 12))[0],
         limits=_draw_limits(random),
         weather=_draw_weather(random),
         strikes=tuple([strike for strike in STRIKES if random.random() < 0.4]),
         strike_ms_mean=random.choice((150, 400, 800)),
+        strike_length_ms_max=random.choice((100, 500, 1000, 2500)),
         start_ms_max=random.choice((0, 300, 1000)),
-        trouble_ms=random.randint(1000, 5000),
-        request_ms_mean=random.choice((5, 15, 40)),
+        trouble_ms=random.randint(800, 3500),
+        request_ms_mean=random.choice((8, 20, 60)),
         record_bytes_max=random.choice((20, 40, 40, 400)),
         restart_all=random.random() < 0.5,
         rest_ms=1300 if random.random() < 0.1 else 0,
@@ -114,11 +128,13 @@ def _draw_weather(random: Random) -> Weather:
         loss=sometimes(0.3),
         duplication=sometimes(0.5),
         reordering=sometimes(1.0),
-        delay_ms_max=random.choice((0, 5, 5, 20)),
+        delay_ms_max=random.choice((0, 5, 5, 20, 60)),
         long_delay=sometimes(0.02),
         refusal=sometimes(0.3),
         holds=random.random() < 0.5,
         commit_ms_max=random.choice((0, 3, 3, 20)),
         stall=sometimes(0.03),
+        doomed_leader=sometimes(1.0),
+        doomed_voter=sometimes(0.4),
         slowness_max=random.choice((1, 1, 4, 20)),
     )

@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.codec import Codec
+from replog.store.memory import MemoryDisk
 from replog.testing.checkers import Checkers, Violation
 from replog.testing.clients import Clients
 from replog.testing.host import Host
@@ -21,7 +22,6 @@ from replog.testing.schedule import Schedule
 from replog.testing.strikes import Strikes
 from replog.testing.trace import Trace
 from replog.testing.world import World
-from replog.store.memory import MemoryDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,9 +87,7 @@ class Simulation:
             checkers=Checkers(agreement.name, membership.quorums, disks, tally),
         )
         self.network = Network(self.world, self._arrive)
-        self.hosts = {
-            node: Host(self.world, self.network, node, disks[node]) for node in nodes
-        }
+        self.hosts = {node: Host(self.world, self.network, node, disks[node]) for node in nodes}
         everyone = list(self.hosts.values())
         self.clients = Clients(self.world, everyone)
         self.strikes = Strikes(self.world, everyone, self.network)

@@ -1,4 +1,4 @@
-"""What strikes at random moments: crashes, pauses, partitions, clock jumps, failing and full disks.
+"""What strikes at random moments: stops, pauses, partitions, clock jumps, failing and full disks.
 
 Rule of this file: whatever it does to a node or a link ends by itself, or with `relieve`.
 """
@@ -14,12 +14,9 @@ if TYPE_CHECKING:
     from replog.testing.network import Link, Network
     from replog.testing.world import World
 
-DOWN_MS_MAX = 1500
-PAUSE_MS_MAX = 1500
-PARTITION_MS_MAX = 2000
-FULL_MS_MAX = 1000
 CLOCK_JUMP_MS_MAX = 3_600_000
 CUT_EFFECTS_MAX = 12
+BARRIERS_PER_PARTITION = 10
 
 
 class Strikes:
@@ -69,20 +66,23 @@ class Strikes:
                 world.strike("*", what)
                 for each in self._hosts:
                     self._crash(each)
+            case "close":
+                world.strike(host.node, what)
+                host.close()
+                world.schedule.after(self._length(), self._restart, host)
             case "cut":
                 world.strike(host.node, what)
                 host.cut_at = host.effects + 1 + world.below(CUT_EFFECTS_MAX)
-                world.schedule.after(world.below(DOWN_MS_MAX), self._restart, host)
             case "disk failure":
                 world.strike(host.node, what)
                 host.disk.failing = world.random.choice(("before", "after"))
-                world.schedule.after(world.below(DOWN_MS_MAX), self._restart, host)
+                world.schedule.after(self._length(), self._restart, host)
             case "disk full":
                 world.strike(host.node, what)
                 self._fill_disk(host, full=True)
-                world.schedule.after(world.below(FULL_MS_MAX), self._empty_disk, host)
+                world.schedule.after(self._length(), self._empty_disk, host)
             case "pause":
-                duration_ms = world.below(PAUSE_MS_MAX)
+                duration_ms = self._length()
                 world.strike(host.node, what, duration_ms)
                 host.pause(duration_ms)
             case "clock jump":
@@ -91,6 +91,9 @@ class Strikes:
                 host.clock_skew_ms += jump_ms
             case _:
                 self._cut_links(what, host)
+
+    def _length(self) -> int:
+        return 1 + self._world.below(self._world.plan.strike_length_ms_max)
 
     def _victim(self) -> Host:
         """Any node; every other time the leader, if there is one."""
@@ -101,7 +104,7 @@ class Strikes:
 
     def _crash(self, host: Host) -> None:
         host.crash("struck")
-        self._world.schedule.after(self._world.below(DOWN_MS_MAX), self._restart, host)
+        self._world.schedule.after(self._length(), self._restart, host)
 
     def _restart(self, host: Host) -> None:
         host.disk.failing = ""
@@ -130,11 +133,18 @@ class Strikes:
             links += [(other, one) for one, other in links]
         elif world.chance(0.5):
             links = [(other, one) for one, other in links]
-        duration_ms = world.below(PARTITION_MS_MAX)
+        duration_ms = self._length()
         world.strike("*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms)
         self._network.cut(links)
         self._partitions.append(links)
         world.schedule.after(duration_ms, self._heal, links)
+        # A leader that was cut off and does not know it yet must not confirm a read.
+        for _ in range(BARRIERS_PER_PARTITION):
+            world.schedule.after(world.below(duration_ms), self._ask_barrier, host)
+
+    def _ask_barrier(self, host: Host) -> None:
+        if host.replica is not None and not self._over:
+            host.barrier()
 
     def _heal(self, links: list[Link]) -> None:
         if links in self._partitions:

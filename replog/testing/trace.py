@@ -6,13 +6,15 @@ Columns of a printed line, aligned::
 
     start       life, next offset and entry delivered, as found on the disk
     crash       why, and how many unsynced batches were lost; stop: a node stopped itself
+    close       how many appends are refused, have an unknown outcome, and how many barriers end
     submit      records, the first of them; barrier: its number
-    send        frame number, to whom, the message, its entries; refuse: the transport did not take it
-    arrive      frame number, from whom; drop: frame number and cause; duplicate, hold: frame number
-    commit      batches written, whether they were reported; load: entries read for the replica
-    deliver     index, base offset, records; acknowledge: base offset, records; pass: barriers that hold
+    send        frame number, to whom, the message, checksum of its parts; refuse: as send, but the
+                transport did not take it
+    arrive      frame number, from whom; drop: frame number, cause; duplicate, hold: frame number
+    commit      last batch, how many, whether the node was told; load: first, last, how many found
+    deliver     index, base offset, records; acknowledge: base offset, records; pass: a barrier
     lead        a node sees itself leading this epoch
-    fault       what the simulator does to the node, or `*`: to several
+    fault       what the simulator does to the node, or to several: `*`
 
 Rule of this file: the digest covers every event with all its details, whether or not it is printed,
 so that equal digests mean equal runs.

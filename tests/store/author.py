@@ -70,6 +70,17 @@ def append(
     return Batch([StoredWrite(truncate_from=truncate_from, entries=entries)])
 
 
+def write(epoch: Epoch, *indexes: int) -> Batch:
+    """A batch that writes a small entry at each of these indexes, in their order."""
+    entries = [StoredEntry(index, epoch, record_of(epoch, index)) for index in indexes]
+    return Batch([StoredWrite(entries=entries)])
+
+
+def record_of(epoch: Epoch, index: int) -> bytes:
+    """The bytes of an entry that no other (epoch, index) has: one record."""
+    return run_entry("n1", 20, index, [f"{epoch.number} {epoch.node} {index}".encode()])
+
+
 def deliver(position: Position, data: list[bytes]) -> tuple[Batch, Position]:
     """The batch that delivers the next entries, which hold `data`, and the position after it."""
     index, offset, digest, timestamp_ms, rows = position
@@ -113,6 +124,17 @@ def fill(store: Store, delivered: int = 7) -> list[bytes]:
     batch, _ = deliver(store.position(), data[:delivered])
     store.commit([batch])
     return data
+
+
+GAPPED = {12: Epoch(6, "n2"), 13: Epoch(6, "n2"), 15: Epoch(7, "n1")}
+"""What `fill_with_gaps` stores behind the sample: 10, 11 and 14 are gaps."""
+
+
+def fill_with_gaps(store: Store) -> None:
+    """Store the sample, of which 7 are delivered, and entries behind gaps, written backwards."""
+    fill(store)
+    for index, epoch in reversed(GAPPED.items()):
+        store.commit([write(epoch, index)])
 
 
 def edit(path: Path, change: Callable[[lmdb.Environment], object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import lmdb
@@ -13,7 +14,7 @@ from replog.entry import NO_EPOCH, Epoch
 from replog.errors import InvariantBroken, StoreError, StoreFailed
 from replog.membership import cluster_id
 from replog.store import layout
-from replog.store.interface import Batch, Peer, Store, StoredEntry, StoredWrite
+from replog.store.interface import Batch, Peer, Store, StoredWrite
 from replog.store.lmdb import LmdbStore
 from replog.store.lmdb_reader import Transaction
 from replog.store.memory import MemoryDisk, MemoryStore
@@ -26,9 +27,11 @@ from tests.store.author import (
     fill,
     noop,
     open_store,
+    record_of,
     rows_of,
     run_entry,
     sample,
+    write,
 )
 
 TERM_2 = Epoch(2, "n2")
@@ -60,16 +63,15 @@ def batches_that_break_a_rule() -> dict[str, Batch]:
     data = sample()
     start = deliver(memory_store(MemoryDisk(b"")).position(), data[:7])[1]
     next_two, after = deliver(start, data[7:])
+    next_three, after_three = deliver(start, [*data[7:], noop()])
     rows = next_two.delivered
     return {
-        "a gap before an entry": append(11, [noop()]),
-        "an entry that is there": append(9, [noop()]),
-        "a gap after truncation": append(10, [noop()], truncate_from=9),
+        "an entry over a delivered one": append(7, [noop()]),
+        "an entry before the first": append(0, [noop()]),
+        "an entry without an epoch": append(10, [noop()], NO_EPOCH),
+        "an entry over a delivered one behind a fine one": write(TERM_1, 10, 7),
         "truncation of a delivered entry": append(7, [], truncate_from=7),
         "truncation of all": append(0, [], truncate_from=0),
-        "a gap inside one write": Batch(
-            [StoredWrite(entries=[StoredEntry(10, TERM_1, b""), StoredEntry(12, TERM_1, b"")])]
-        ),
         "a promise that falls": Batch([StoredWrite(Epoch(4, "n1"))]),
         "delivered rows without a position": next_two._replace(position=None),
         "a position without its rows": Batch(position=after),
@@ -82,6 +84,9 @@ def batches_that_break_a_rule() -> dict[str, Batch]:
         ),
         "a delivered row beyond the log": Batch(
             append(9, [], truncate_from=9).writes, rows, position=after
+        ),
+        "a gap delivered": Batch(
+            write(TERM_1, 11).writes, next_three.delivered, position=after_three
         ),
     }
 
@@ -99,8 +104,8 @@ def test_a_batch_that_breaks_a_rule_is_refused_whole_and_ends_the_store(store: S
 
 def test_what_those_batches_are_made_of_is_fine_by_itself(store: Store):
     """Else the test above would show nothing."""
-    next_two, after = deliver(store.position(), sample()[7:])
-    store.commit([Batch([StoredWrite(Epoch(5, "n3"))]), next_two])
+    next_three, after = deliver(store.position(), [*sample()[7:], noop()])
+    store.commit([Batch([StoredWrite(Epoch(5, "n3"))]), append(10, [noop()]), next_three])
     assert store.position() == after
 
 
@@ -109,10 +114,11 @@ def test_the_refused_group_left_nothing_on_the_disk(tmp_path: Path):
     fill(store)
     fine = Batch([StoredWrite(Epoch(9, "n1"))], peers={"n2": Peer(b"p" * 16, 1)}, introduced=True)
     with pytest.raises(InvariantBroken):
-        store.commit([fine, append(11, [noop()])])
+        store.commit([fine, write(TERM_2, 8, 12, 7)])
     store.close()
     restored = open_store(tmp_path).restore()
     assert (restored.promise, restored.introduced, restored.peers) == (Epoch(5, "n3"), False, {})
+    assert (restored.last_index, len(restored.tail)) == (9, 2)
 
 
 def test_one_group_may_append_replace_and_deliver_what_it_appends(store: Store):
@@ -139,33 +145,121 @@ def test_truncation_beyond_the_log_is_nothing(store: Store):
     assert len(store.entries(1, 20, 1 << 20)) == 9
 
 
+def stored(store: Store, first: int) -> list[tuple[int, Epoch]]:
+    """The entries from this index on, to the first gap, each with the bytes it was written with."""
+    found = store.entries(first, 50, 1 << 20)
+    assert [entry.data for entry in found] == [
+        record_of(entry.epoch, entry.index) for entry in found
+    ]
+    return [(entry.index, entry.epoch) for entry in found]
+
+
+def test_entries_may_be_written_in_any_order_and_reads_end_at_a_gap(store: Store):
+    store.commit([write(TERM_2, 14), write(TERM_2, 11, 10)])
+    assert len(store.entries(1, 50, 1 << 20)) == 11
+    assert store.entries(12, 50, 1 << 20) == []
+    assert stored(store, 10) == [(10, TERM_2), (11, TERM_2)]
+    assert stored(store, 14) == [(14, TERM_2)]
+    store.commit([write(TERM_1, 13), write(TERM_2, 12)])
+    assert stored(store, 11) == [(11, TERM_2), (12, TERM_2), (13, TERM_1), (14, TERM_2)]
+
+
+def test_an_entry_is_replaced_and_those_behind_it_are_kept(store: Store):
+    store.commit([write(TERM_1, 8, 9, 10)])
+    store.commit([write(TERM_2, 9)])
+    assert stored(store, 8) == [(8, TERM_1), (9, TERM_2), (10, TERM_1)]
+    store.commit([write(TERM_1, 10), write(TERM_2, 8, 10, 8)])
+    assert stored(store, 8) == [(8, TERM_2), (9, TERM_2), (10, TERM_2)]
+
+
+def test_one_group_may_write_replace_truncate_and_write_again(store: Store):
+    store.commit([write(TERM_1, 8, 9, 12)])
+    store.commit(
+        [
+            write(TERM_2, 20, 9, 14),
+            append(11, [], truncate_from=11),
+            write(TERM_2, 12),
+            append(10, [], truncate_from=10),
+            write(TERM_2, 11, 8),
+        ]
+    )
+    assert stored(store, 8) == [(8, TERM_2), (9, TERM_2)]
+    assert stored(store, 10) == []
+    assert stored(store, 11) == [(11, TERM_2)]
+    assert stored(store, 12) == stored(store, 14) == stored(store, 20) == []
+
+
+def test_what_may_be_written_is_decided_batch_by_batch(store: Store):
+    replaced = record_of(TERM_2, 8)
+    delivery, after = deliver(store.position(), [replaced])
+    store.commit([write(TERM_2, 8), delivery, write(TERM_2, 9)])
+    assert (store.position(), stored(store, 8)) == (after, [(8, TERM_2), (9, TERM_2)])
+    delivery, _ = deliver(after, [record_of(TERM_2, 9)])
+    with pytest.raises(InvariantBroken, match="entries to 9 are delivered"):
+        store.commit([delivery, write(TERM_1, 9)])
+
+
+E1, E2, E3 = Epoch(1, "n1"), Epoch(2, "n2"), Epoch(3, "n1")
+Steps = list[tuple[Batch, tuple[tuple[int, Epoch], ...]]]
+"""Batches, and the runs of epochs after each."""
+APPENDED: Steps = [
+    (append(1, [noop()] * 3, E1), ((1, E1),)),
+    (append(4, [noop()] * 3, E1), ((1, E1),)),
+    (append(7, [noop()] * 3, E2), ((1, E1), (7, E2))),
+    (append(9, [], truncate_from=9), ((1, E1), (7, E2))),
+    (append(9, [noop()], E2), ((1, E1), (7, E2))),
+    (append(7, [], truncate_from=7), ((1, E1),)),
+    (append(7, [noop()], E3), ((1, E1), (7, E3))),
+    (append(5, [noop()], E3, truncate_from=5), ((1, E1), (5, E3))),
+    (append(5, [noop()], E1, truncate_from=5), ((1, E1),)),
+    (append(1, [], truncate_from=1), ()),
+    (append(1, [noop()], E2), ((1, E2),)),
+]
+SCATTERED: Steps = [
+    (write(E2, 5), ((1, NO_EPOCH), (5, E2))),
+    (write(E1, 1, 2), ((1, E1), (3, NO_EPOCH), (5, E2))),
+    (write(E2, 3), ((1, E1), (3, E2), (4, NO_EPOCH), (5, E2))),
+    (write(E2, 4), ((1, E1), (3, E2))),
+    (write(E3, 4), ((1, E1), (3, E2), (4, E3), (5, E2))),
+    (write(E3, 1), ((1, E3), (2, E1), (3, E2), (4, E3), (5, E2))),
+    (write(E3, 3), ((1, E3), (2, E1), (3, E3), (5, E2))),
+    (write(E3, 5, 2), ((1, E3),)),
+    (write(E3, 9, 7), ((1, E3), (6, NO_EPOCH), (7, E3), (8, NO_EPOCH), (9, E3))),
+    (append(9, [], truncate_from=9), ((1, E3), (6, NO_EPOCH), (7, E3))),
+    (append(7, [], truncate_from=7), ((1, E3),)),
+    (write(E3, 8), ((1, E3), (6, NO_EPOCH), (8, E3))),
+    (append(8, [], truncate_from=8), ((1, E3),)),
+    (write(E3, 6), ((1, E3),)),
+    (append(1, [], truncate_from=1), ()),
+    (write(E1, 2), ((1, NO_EPOCH), (2, E1))),
+    (append(2, [], truncate_from=2), ()),
+]
+
+
+@pytest.mark.parametrize("steps", [APPENDED, SCATTERED], ids=["appended", "scattered"])
 @pytest.mark.parametrize("where", ["memory", "lmdb"])
-def test_epochs_are_runs_cut_with_truncation(tmp_path: Path, where: str):
+def test_epochs_are_runs_with_gaps_cut_with_truncation(tmp_path: Path, where: str, steps: Steps):
     disk = MemoryDisk(b"s" * 16)
 
     def opened() -> Store:
         return memory_store(disk) if where == "memory" else open_store(tmp_path)
 
-    term_1, term_2, term_3 = Epoch(1, "n1"), Epoch(2, "n2"), Epoch(3, "n1")
-    steps = [
-        (append(1, [noop()] * 3, term_1), ((1, term_1),)),
-        (append(4, [noop()] * 3, term_1), ((1, term_1),)),
-        (append(7, [noop()] * 3, term_2), ((1, term_1), (7, term_2))),
-        (append(9, [], truncate_from=9), ((1, term_1), (7, term_2))),
-        (append(9, [noop()], term_2), ((1, term_1), (7, term_2))),
-        (append(7, [], truncate_from=7), ((1, term_1),)),
-        (append(7, [noop()], term_3), ((1, term_1), (7, term_3))),
-        (append(5, [noop()], term_3, truncate_from=5), ((1, term_1), (5, term_3))),
-        (append(5, [noop()], term_1, truncate_from=5), ((1, term_1),)),
-        (append(1, [], truncate_from=1), ()),
-        (append(1, [noop()], term_2), ((1, term_2),)),
-    ]
     for batch, epochs in steps:
         store = opened()
         store.commit([batch])
         store.close()
         store = opened()
-        assert store.restore().epochs == epochs
+        restored = store.restore()
+        assert restored.epochs == epochs
+        assert [(entry.index, entry.epoch) for entry in restored.tail] == [
+            (index, epoch)
+            for (first, epoch), (end, _) in pairwise([*epochs, (restored.last_index + 1, E1)])
+            for index in range(first, end)
+            if epoch != NO_EPOCH
+        ]
+        assert restored.last_index == max([entry.index for entry in restored.tail], default=0)
+        for entry in restored.tail:
+            assert store.entries(entry.index, entry.index, 1) == [entry]
         store.close()
 
 
@@ -352,6 +446,10 @@ def test_a_memory_store_uses_the_bytes_of_its_entries():
     store.commit([append(1, [small, large, large])])
     store.commit([append(2, [large, small], truncate_from=2)])
     assert store.used_bytes() == 2 * len(small) + len(large)
+    store.commit([append(2, [small]), append(6, [large, large])])
+    assert store.used_bytes() == 3 * len(small) + 2 * len(large)
+    store.commit([append(6, [], truncate_from=6)])
+    assert store.used_bytes() == 3 * len(small)
 
 
 def test_a_memory_disk_of_another_node_is_refused():

@@ -7,13 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from replog.entry import Epoch
+from replog.entry import NO_EPOCH, Epoch
 from replog.errors import Corruption, StoreFailed
 from replog.store import layout
-from replog.store.interface import Batch, Peer, StoredWrite
+from replog.store.interface import Batch, Peer, StoredEntry, StoredWrite
 from replog.store.lmdb import open_reader
 from replog.store.verify import verify_directory
-from tests.store.author import append, fill, flipped, noop, open_store, put, rows_of
+from tests.store.author import (
+    append,
+    fill,
+    fill_with_gaps,
+    flipped,
+    noop,
+    open_store,
+    put,
+    rows_of,
+)
 
 SINGLE = [b"format", b"identity", b"eras", b"life", b"introduced", b"position"]
 """The values of which there is one copy."""
@@ -236,6 +245,166 @@ def test_rows_that_are_gone_stop_the_open(filled: Path, table: str, keys: list[b
     with pytest.raises(Corruption, match=found):
         open_store(filled)
     assert verify_directory(filled).faults
+
+
+Rows = list[tuple[str, bytes, bytes | None]]
+"""(table, key, value) to be put; None deletes."""
+
+
+def log_row(index: int, epoch: Epoch) -> tuple[str, bytes, bytes | None]:
+    return "log", *layout.pack_log_row(StoredEntry(index, epoch, noop()))
+
+
+def epoch_row(first_index: int, epoch: Epoch) -> tuple[str, bytes, bytes | None]:
+    return "epochs", *layout.pack_epoch((first_index, epoch))
+
+
+def gone(table: str, index: int) -> tuple[str, bytes, bytes | None]:
+    return table, layout.index_key(index), None
+
+
+# In a log with the runs (1, (2, n2)), (5, (4, n1)), (10, gap), (12, (6, n2)), (14, gap),
+# (15, (7, n1)), delivered to 7: what is changed, and what the open and the verification say.
+DISAGREEING: dict[str, tuple[Rows, str, str]] = {
+    "an entry gone": ([gone("log", 12)], "table log", "table log, key 12: is missing"),
+    "an entry gone before a gap": ([gone("log", 9)], "table log", "table log, key 9: is missing"),
+    "a delivered entry gone and one in a gap": (
+        [gone("log", 6), log_row(11, Epoch(6, "n2"))],
+        "table log, key 11: ",
+        "table log, key 6: is missing",
+    ),
+    "an entry in a gap": (
+        [log_row(14, Epoch(6, "n2"))],
+        "table log",
+        "table log, key 14: lies in a gap",
+    ),
+    "an entry moved into a gap": (
+        [gone("log", 12), log_row(11, Epoch(6, "n2"))],
+        "table log, key 11: ",
+        "table log, key 11: lies in a gap",
+    ),
+    "an entry of another epoch": (
+        [log_row(13, Epoch(7, "n1"))],
+        "table log, key 13: ",
+        "table log, key 13: has Epoch",
+    ),
+    "an entry behind the last": (
+        [log_row(16, Epoch(6, "n2"))],
+        "table log",
+        "table log, key 16: has Epoch",
+    ),
+    "an entry before the first": (
+        [log_row(0, Epoch(2, "n2"))],
+        "table log",
+        "table log holds 13 rows",
+    ),
+    "an entry before the first and one gone": (
+        [log_row(0, Epoch(2, "n2")), gone("log", 3)],
+        "table log",
+        "table log, key 3: is missing",
+    ),
+    "a gap lost from the epochs": (
+        [gone("epochs", 10)],
+        "table log",
+        "table log, key 10: is missing",
+    ),
+    "the end of a gap lost": (
+        [gone("epochs", 15)],
+        "table epochs",
+        "table log, key 15: lies in a gap",
+    ),
+    "a gap that begins too late": (
+        [gone("epochs", 10), epoch_row(11, NO_EPOCH)],
+        "table log",
+        "table log, key 10: is missing",
+    ),
+    "a gap in what is delivered": (
+        [epoch_row(7, NO_EPOCH), epoch_row(8, Epoch(4, "n1"))],
+        "table epochs",
+        "table epochs, key 7: is a gap, but entries to 7",
+    ),
+    "a gap that ends the log": (
+        [epoch_row(16, NO_EPOCH)],
+        "table epochs",
+        "table epochs, key 16: begins no new epoch",
+    ),
+    "a run behind the last entry": (
+        [epoch_row(16, Epoch(8, "n1"))],
+        "table epochs",
+        "table epochs, key 16: begins no new epoch",
+    ),
+    "a run that differs in nothing": (
+        [epoch_row(13, Epoch(6, "n2"))],
+        "table epochs",
+        "table epochs, key 13: begins no new epoch",
+    ),
+    "a gap followed by a gap": (
+        [epoch_row(11, NO_EPOCH)],
+        "table epochs",
+        "table epochs, key 11: begins no new epoch",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DISAGREEING)
+def test_a_log_that_disagrees_with_its_epochs_stops_the_open(tmp_path: Path, name: str):
+    store = open_store(tmp_path)
+    fill_with_gaps(store)
+    store.close()
+    rows, refusal, fault = DISAGREEING[name]
+    for row in rows:
+        put(tmp_path, *row)
+    with pytest.raises(Corruption, match=refusal):
+        open_store(tmp_path)
+    faults = verify_directory(tmp_path).faults
+    assert [found for found in faults if fault in found], faults
+
+
+def test_epochs_of_an_empty_log_stop_the_open(tmp_path: Path):
+    open_store(tmp_path).close()
+    put(tmp_path, *epoch_row(1, Epoch(1, "n1")))
+    with pytest.raises(Corruption, match="table epochs"):
+        open_store(tmp_path)
+    (fault,) = verify_directory(tmp_path).faults
+    assert "table epochs, key 1: begins no new epoch" in fault
+
+
+def test_without_that_disagreement_the_store_is_whole(tmp_path: Path):
+    """Else the test above would show nothing."""
+    store = open_store(tmp_path)
+    fill_with_gaps(store)
+    store.close()
+    for index in (12, 13):
+        put(tmp_path, *log_row(index, Epoch(6, "n2")))
+    assert verify_directory(tmp_path).faults == ()
+    open_store(tmp_path).close()
+
+
+@pytest.mark.parametrize("place", [0, 20, -1], ids=["row", "header", "body"])
+def test_a_damaged_entry_of_the_tail_stops_the_open(tmp_path: Path, place: int):
+    store = open_store(tmp_path)
+    fill_with_gaps(store)
+    store.close()
+    key = layout.index_key(13)
+    value = value_of(tmp_path, "log", key)
+    put(tmp_path, "log", key, flipped(value, 8 * (place % len(value))))
+    with pytest.raises(Corruption, match=r"data\.mdb: table log, key 13: "):
+        open_store(tmp_path)
+    (fault,) = verify_directory(tmp_path).faults
+    assert "table log, key 13: " in fault
+
+
+def test_a_damaged_run_of_epochs_hides_no_other_fault_and_makes_none_up(tmp_path: Path):
+    store = open_store(tmp_path)
+    fill_with_gaps(store)
+    store.close()
+    key = layout.index_key(10)
+    put(tmp_path, "epochs", key, flipped(value_of(tmp_path, "epochs", key), 40))
+    (fault,) = verify_directory(tmp_path).faults
+    assert "table epochs, key 10: " in fault
+    put(tmp_path, *gone("log", 6))
+    faults = verify_directory(tmp_path).faults
+    assert [fault for fault in faults if "table log, key 6: is missing" in fault]
 
 
 def test_a_reader_of_a_log_with_holes_reads_up_to_them(filled: Path):

@@ -10,26 +10,33 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from replog.entry import NO_EPOCH, Epoch
 from replog.errors import Corruption, StoreError, StoreFailed, StoreInUse, WrongStore
 from replog.membership import Membership, cluster_id
 from replog.quorum import majorities, sized
 from replog.store import directory, layout, opening
 from replog.store import lmdb as lmdb_store
 from replog.store.gate import Gate
-from replog.store.interface import Batch
+from replog.store.interface import Batch, StoredEntry
 from replog.store.lmdb import open_reader
 from replog.store.verify import verify_directory
 from tests.store.author import (
+    GAPPED,
     MEMBERSHIP,
+    TERM_1,
     append,
+    deliver,
     edit,
     fill,
+    fill_with_gaps,
     noop,
     open_store,
     printed,
     program,
     put,
+    record_of,
     run_entry,
+    write,
 )
 
 
@@ -46,6 +53,45 @@ def test_a_fresh_store_is_empty_and_may_not_vote_yet(tmp_path: Path):
     assert restored.membership == MEMBERSHIP
     assert not restored.introduced
     assert (restored.first_index, restored.last_index, restored.epochs) == (1, 0, ())
+
+
+def test_the_tail_is_what_is_not_delivered(tmp_path: Path):
+    store = open_store(tmp_path)
+    assert store.restore().tail == []
+    data = fill(store)
+    store.close()
+    store = open_store(tmp_path)
+    assert store.restore().tail == [
+        StoredEntry(8, Epoch(4, "n1"), data[7]),
+        StoredEntry(9, Epoch(4, "n1"), data[8]),
+    ]
+    batch, _ = deliver(store.position(), data[7:])
+    store.commit([batch])
+    store.close()
+    assert open_store(tmp_path).restore().tail == []
+
+
+def test_a_log_with_gaps_above_the_position_opens(tmp_path: Path):
+    store = open_store(tmp_path)
+    fill_with_gaps(store)
+    store.close()
+    restored = open_store(tmp_path).restore()
+    gaps = ((10, NO_EPOCH), (12, GAPPED[12]), (14, NO_EPOCH), (15, GAPPED[15]))
+    assert restored.epochs == ((1, Epoch(2, "n2")), (5, Epoch(4, "n1")), *gaps)
+    assert restored.last_index == 15
+    assert [(entry.index, entry.epoch) for entry in restored.tail[2:]] == [*GAPPED.items()]
+    assert all(entry.data == record_of(entry.epoch, entry.index) for entry in restored.tail[2:])
+
+
+def test_a_log_may_begin_with_a_gap_when_nothing_is_delivered(tmp_path: Path):
+    store = open_store(tmp_path)
+    store.commit([write(TERM_1, 3)])
+    store.close()
+    store = open_store(tmp_path)
+    assert store.restore().epochs == ((1, NO_EPOCH), (3, TERM_1))
+    store.commit([write(TERM_1, 2, 1)])
+    store.close()
+    assert open_store(tmp_path).restore().epochs == ((1, TERM_1),)
 
 
 def test_every_store_draws_its_own_id_and_keeps_it(tmp_path: Path):

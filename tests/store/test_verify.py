@@ -21,6 +21,7 @@ from tests.store.author import (
     append,
     deliver,
     fill,
+    fill_with_gaps,
     noop,
     open_store,
     put,
@@ -54,6 +55,22 @@ def test_an_empty_store_passes(tmp_path: Path):
     assert verify_directory(tmp_path) == VerifyReport(0, 0, 0, 0, DIGEST_START, ())
 
 
+def test_a_store_with_gaps_above_the_position_passes_and_its_entries_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = open_store(tmp_path)
+    fill_with_gaps(store)
+    digest = store.position().digest
+    store.close()
+    for step_bytes in (verify.STEP_BYTES, 1):
+        monkeypatch.setattr(verify, "STEP_BYTES", step_bytes)
+        progress: list[tuple[int, int]] = []
+        report = verify_directory(tmp_path, lambda *counts: progress.append(counts))  # noqa: B023
+        assert report == VerifyReport(12, 303, 7, 5, digest, ())
+        assert progress[-1] == (12, 12)
+        assert len(progress) == (12 if step_bytes == 1 else 1)
+
+
 def test_a_store_of_many_steps_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verify, "STEP_BYTES", 1000)
     store = open_store(tmp_path)
@@ -73,25 +90,37 @@ def test_a_store_of_many_steps_passes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert progress == sorted(progress)
 
 
-def test_verification_beside_a_running_writer_passes(tmp_path: Path):
-    """Truncation beyond what is delivered goes on all the while."""
+@pytest.mark.parametrize(
+    ("places", "truncating"),
+    [((0, 1, 2), True), ((5, 1, 0), False)],
+    ids=["truncated", "scattered"],
+)
+def test_verification_beside_a_running_writer_passes(
+    tmp_path: Path, places: tuple[int, ...], truncating: bool
+):
+    """What is not delivered is dropped or replaced, and gaps come and go, all the while."""
     store = open_store(tmp_path)
     command = [sys.executable, "-c", VERIFY_OFTEN, str(tmp_path)]
-    position, last, epoch = store.position(), 0, TERM_1
+    position, epoch = store.position(), TERM_1
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as verifier:
+        assert verifier.stdout is not None
+        assert verifier.stdout.readline() == "begins\n"
         while verifier.poll() is None:
             epoch = Epoch(epoch.number + 1, "n1")
             first = position.index + 1
-            data = [run_entry("n1", 5, position.offset, [bytes(2000)] * 9), noop(), noop()]
-            batch, position = deliver(position, data[:2])
-            truncate_from = first if last >= first else None
-            store.commit([append(first, data, epoch, truncate_from), batch])
-            last = first + 2
-            if last > 300:
-                verifier.wait()
-        assert verifier.stdout is not None
-        assert verifier.stdout.read() == "[]\n" * 5
-    assert epoch.number > 20
+            data = {0: run_entry("n1", 5, position.offset, [bytes(2000)] * 9)}
+            entries = [
+                StoredEntry(first + place, epoch, data.setdefault(place, noop()))
+                for place in places
+            ]
+            write = Batch([StoredWrite(None, first if truncating else None, entries)])
+            delivery, after = deliver(position, [data[0], data[1]])
+            if position.index < 200:  # a log that grew for ever would never be verified
+                position = after
+                store.commit([write, delivery])
+            else:
+                store.commit([write])
+        assert verifier.stdout.read() == "[]\n" * 10
     store.close()
     assert verify_directory(tmp_path).faults == ()
 
@@ -99,9 +128,23 @@ def test_verification_beside_a_running_writer_passes(tmp_path: Path):
 VERIFY_OFTEN = """
 import sys
 from replog.store import verify
+from replog.store.lmdb import open_reader
+
+def transactions():
+    reader = open_reader(sys.argv[1])
+    count = reader._environment.info()["last_txnid"]
+    reader.close()
+    return count
+
 verify.STEP_BYTES = 5000
-for _ in range(5):
-    print(list(verify.verify_directory(sys.argv[1]).faults))
+print("begins", flush=True)
+beside_writes = 0
+while beside_writes < 10:
+    before = transactions()
+    faults = verify.verify_directory(sys.argv[1]).faults
+    if transactions() > before + 1 or faults:
+        beside_writes += 1
+        print(list(faults))
 """
 
 

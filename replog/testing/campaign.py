@@ -1,0 +1,84 @@
+"""Many seeds: one after another, or on several processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import entry_points
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from replog.errors import ConfigError
+from replog.testing.simulation import SimulationFailure, simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from replog.agreement import Agreement
+
+AGREEMENTS = "replog.agreements"
+"""The entry-point group in which packages name their agreements."""
+SEEDS_PER_TASK = 10
+
+
+class Result(NamedTuple):
+    """What came of some seeds."""
+
+    seeds: int
+    virtual_ms: int
+    tally: Mapping[str, int]
+    failures: Sequence[str]
+    """What each failing seed has to say."""
+
+
+def find_agreement(name: str) -> Agreement:
+    """The agreement of this name, with its default tuning. Raises `ConfigError` without one."""
+    found = entry_points(group=AGREEMENTS)
+    for entry_point in found:
+        if entry_point.name == name:
+            return cast("Agreement", entry_point.load()())
+    raise ConfigError(f"no agreement is called {name!r}; installed are: {sorted(found.names)}")
+
+
+def run_seeds(agreement: str, seeds: Sequence[int]) -> Result:
+    """Simulate these seeds, whatever comes of each."""
+    core = find_agreement(agreement)
+    virtual_ms = 0
+    tally: Counter[str] = Counter()
+    failures: list[str] = []
+    for seed in seeds:
+        try:
+            outcome = simulate(seed, core)
+        except SimulationFailure as failure:
+            failures.append(str(failure))
+        else:
+            virtual_ms += outcome.virtual_ms
+            tally.update(outcome.tally)
+    return Result(len(seeds), virtual_ms, tally, failures)
+
+
+def run_campaign(agreement: str, seeds: Sequence[int], processes: int) -> Iterator[Result]:
+    """Simulate these seeds on this many processes; yields the sum so far, again and again."""
+    tasks = [
+        seeds[place : place + SEEDS_PER_TASK] for place in range(0, len(seeds), SEEDS_PER_TASK)
+    ]
+    total = Result(0, 0, {}, ())
+    if processes == 1:
+        for task in tasks:
+            total = add(total, run_seeds(agreement, task))
+            yield total
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(run_seeds, agreement, task) for task in tasks]):
+            total = add(total, future.result())
+            yield total
+
+
+def add(one: Result, other: Result) -> Result:
+    """Both together."""
+    return Result(
+        one.seeds + other.seeds,
+        one.virtual_ms + other.virtual_ms,
+        Counter(one.tally) + Counter(other.tally),
+        [*one.failures, *other.failures],
+    )

@@ -1,0 +1,331 @@
+"""Each judge of the simulator lets a right history pass and sees through a wrong one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from raftlog.messages import Appended, Vote
+from replog.entry import DIGEST_START, NO_EPOCH, Entry, Epoch, Kind, Run, make_entry, pack_run
+from replog.producers import ProducerRow
+from replog.quorum import majorities
+from replog.replica.effects import Completion
+from replog.store.interface import Delivered, Position, StoredEntry
+from replog.store.memory import MemoryDisk
+from replog.store.rules import Outline
+from replog.testing.checkers import (
+    Acknowledgements,
+    Barriers,
+    Durability,
+    History,
+    Leaders,
+    Manners,
+    Promises,
+    Stored,
+    Ticket,
+    Violation,
+)
+
+A, B, C = (b"n1/1/0 a", b"n1/1/1 b", b"n1/1/2 c")
+EPOCH = Epoch(1, "n1")
+
+
+def entry_of(*records: bytes) -> Entry:
+    """One run of these records; what its header says of the run is not judged."""
+    if not records:
+        return make_entry(Kind.NOOP, (), (), 1)
+    body = pack_run(records)
+    return make_entry(Kind.RECORDS, [Run("n1", 1, 0, len(records), len(body))], [body], 1)
+
+
+def row(index: int, offset: int, count: int, *, time: int = 1, digest: bytes = b"d") -> Delivered:
+    return Delivered(index, offset, count, (0,) if count else (), time, digest)
+
+
+def history(*nodes: str) -> History:
+    """Of nodes that have just started, and clients who have submitted three records."""
+    empty = History()
+    empty.submitted.update((A, B, C))
+    for node in nodes or ("n1", "n2"):
+        empty.started(node, Position(0, 0, DIGEST_START, 0, {}))
+    return empty
+
+
+def disk_with(*entries: Entry, promise: Epoch = NO_EPOCH) -> MemoryDisk:
+    disk = MemoryDisk(b"store id")
+    disk.log = [StoredEntry(index, EPOCH, entry.data) for index, entry in enumerate(entries, 1)]
+    disk.outline = Outline(promise, (), len(entries), disk.outline.position)
+    return disk
+
+
+# --- History --------------------------------------------------------------------------------------
+
+
+def test_the_same_deliveries_on_two_nodes_are_right() -> None:
+    judge = history()
+    for node in ("n1", "n2"):
+        first = node == "n1"
+        assert judge.delivered(node, row(1, 0, 2), entry_of(A, B)) is first
+        assert judge.delivered(node, row(2, 2, 0), entry_of()) is first
+        assert judge.delivered(node, row(3, 2, 1), entry_of(C)) is first
+    assert judge.records == [A, B, C]
+    judge.started("n2", Position(2, 2, b"d", 1, {"n1": ProducerRow(1, 2)}))
+    assert judge.applied == {"n1": 3, "n2": 2}
+
+
+def test_other_bytes_at_an_index_are_wrong() -> None:
+    judge = history()
+    judge.delivered("n1", row(1, 0, 1), entry_of(A))
+    with pytest.raises(Violation, match="n2 delivers other bytes at entry 1"):
+        judge.delivered("n2", row(1, 0, 1), entry_of(B))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [row(1, 0, 1, digest=b"other"), row(1, 0, 0), row(1, 1, 1), row(1, 0, 1, time=2)],
+    ids=["digest", "accepted runs", "offset", "timestamp"],
+)
+def test_another_row_for_an_entry_is_wrong(other: Delivered) -> None:
+    judge = history()
+    judge.delivered("n1", row(1, 0, 1), entry_of(A))
+    with pytest.raises(Violation, match="n2 delivers Delivered"):
+        judge.delivered("n2", other, entry_of(A))
+
+
+@pytest.mark.parametrize("index", [0, 1, 3])
+def test_a_delivery_out_of_order_is_wrong(index: int) -> None:
+    judge = history()
+    judge.delivered("n1", row(1, 0, 1), entry_of(A))
+    with pytest.raises(Violation, match=f"n1 delivers entry {index} after 1"):
+        judge.delivered("n1", row(index, 1, 1), entry_of(B))
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ((A, A), "is delivered after life 1, number 0"),
+        ((B,), "is delivered after life 0, number -1"),
+        ((A, C), "is delivered after life 1, number 0"),
+        ((b"n1/1/0 x",), "which nobody has submitted"),
+    ],
+    ids=["twice", "not the first", "a gap", "invented"],
+)
+def test_a_wrong_record_is_seen(records: tuple[bytes, ...], message: str) -> None:
+    with pytest.raises(Violation, match=message):
+        history().delivered("n1", row(1, 0, len(records)), entry_of(*records))
+
+
+def test_a_record_of_an_ended_life_after_one_of_the_next_is_wrong() -> None:
+    judge = history()
+    judge.submitted.add(b"n1/2/0 a")
+    judge.delivered("n1", row(1, 0, 1), entry_of(b"n1/2/0 a"))
+    with pytest.raises(Violation, match="is delivered after life 2"):
+        judge.delivered("n1", row(2, 1, 1), entry_of(A))
+
+
+def test_a_record_whose_client_was_refused_is_wrong() -> None:
+    judge = history()
+    Acknowledgements(judge).refused([Ticket(1, "n1", 1, (A,))])
+    with pytest.raises(Violation, match="or was refused"):
+        judge.delivered("n1", row(1, 0, 1), entry_of(A))
+
+
+def test_an_offset_that_is_not_the_next_is_wrong() -> None:
+    with pytest.raises(Violation, match="the next offset is 0"):
+        history().delivered("n1", row(1, 1, 1), entry_of(A))
+
+
+def test_a_count_of_other_records_than_there_are_is_wrong() -> None:
+    with pytest.raises(Violation, match="counts other records"):
+        history().delivered("n1", row(1, 0, 2), entry_of(A))
+
+
+def test_time_that_falls_is_wrong() -> None:
+    judge = history()
+    judge.delivered("n1", row(1, 0, 1, time=5), entry_of(A))
+    with pytest.raises(Violation, match="older than the entry before it"):
+        judge.delivered("n1", row(2, 1, 1, time=4), entry_of(B))
+
+
+@pytest.mark.parametrize(
+    ("position", "message"),
+    [
+        (Position(2, 2, b"d", 1, {}), "nobody delivered beyond 1"),
+        (Position(1, 1, b"other", 1, {}), "another digest"),
+        (Position(1, 2, b"d", 1, {}), "another digest"),
+    ],
+    ids=["beyond what was delivered", "digest", "offset"],
+)
+def test_a_life_that_starts_from_another_past_is_wrong(position: Position, message: str) -> None:
+    judge = history()
+    judge.delivered("n1", row(1, 0, 1), entry_of(A))
+    with pytest.raises(Violation, match=message):
+        judge.started("n2", position)
+
+
+# --- disks ----------------------------------------------------------------------------------------
+
+
+def test_delivered_entries_lie_on_a_quorum_of_disks() -> None:
+    entry = entry_of(A)
+    disks = {"n1": disk_with(entry), "n2": disk_with(entry), "n3": disk_with()}
+    judge = Durability(majorities(set(disks)), disks)
+    judge.delivered(1, entry.data)
+    disks["n2"].log[0] = StoredEntry(1, EPOCH, entry_of(B).data)
+    with pytest.raises(Violation, match=r"entry 1 is delivered, but only \['n1'\]"):
+        judge.delivered(1, entry.data)
+
+
+def test_an_index_and_epoch_name_one_entry() -> None:
+    judge = Stored()
+    judge.stored("n1", StoredEntry(1, EPOCH, b"one"))
+    judge.stored("n2", StoredEntry(1, EPOCH, b"one"))
+    judge.stored("n2", StoredEntry(1, Epoch(2, "n2"), b"other"))
+    with pytest.raises(Violation, match="n2 stores other bytes as entry 1"):
+        judge.stored("n2", StoredEntry(1, EPOCH, b"other"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Epoch(2, ""), Epoch(1, "")),
+        (Epoch(2, "n1"), Epoch(2, "")),
+        (Epoch(2, "n1"), Epoch(2, "n3")),
+    ],
+    ids=["the number falls", "a vote is withdrawn", "a vote is changed"],
+)
+def test_a_promise_that_is_broken_is_seen(before: Epoch, after: Epoch) -> None:
+    judge = Promises("raft", {})
+    judge.stored("n2", NO_EPOCH, before)
+    judge.stored("n2", Epoch(2, ""), Epoch(2, "n1"))
+    with pytest.raises(Violation, match="the disk of n2 promised"):
+        judge.stored("n2", before, after)
+
+
+def test_where_epochs_are_pairs_a_promise_may_grow_by_its_node() -> None:
+    Promises("paxos", {}).stored("n2", Epoch(2, "n1"), Epoch(2, "n3"))
+    with pytest.raises(Violation, match="the disk of n2 promised"):
+        Promises("paxos", {}).stored("n2", Epoch(2, "n3"), Epoch(2, "n1"))
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("promise", [NO_EPOCH, Epoch(3, ""), Epoch(3, "n3")])
+def test_a_vote_that_is_not_on_the_disk_is_wrong(promise: Epoch) -> None:
+    judge = Promises("raft", {"n2": disk_with(promise=promise)})
+    judge.leaves("n2", "n1", Vote(3, granted=False))
+    with pytest.raises(Violation, match="n2 votes in term 3 for n1; its disk promised"):
+        judge.leaves("n2", "n1", Vote(3, granted=True))
+
+
+@pytest.mark.parametrize("promise", [Epoch(3, "n1"), Epoch(4, "")])
+def test_a_second_vote_in_a_term_is_wrong(promise: Epoch) -> None:
+    judge = Promises("raft", {"n2": disk_with(promise=promise)})
+    judge.leaves("n2", "n1", Vote(3, granted=True))
+    judge.leaves("n2", "n1", Vote(3, granted=True))
+    with pytest.raises(Violation, match="n2 votes in term 3 for n3 and another"):
+        judge.leaves("n2", "n3", Vote(3, granted=True))
+
+
+def test_an_acknowledgement_of_an_unwritten_entry_is_wrong() -> None:
+    judge = Promises("raft", {"n2": disk_with()})
+    judge.leaves("n2", "n1", Appended(2, 0))
+    judge.wrote("n2", StoredEntry(1, EPOCH, b""))
+    judge.wrote("n2", StoredEntry(2, Epoch(3, "n3"), b""))
+    judge.wrote("n3", StoredEntry(2, EPOCH, b""))
+    judge.leaves("n2", "n1", Appended(2, 1))
+    with pytest.raises(Violation, match="n2 acknowledges entry 2 in term 2 and never wrote it"):
+        judge.leaves("n2", "n1", Appended(2, 2))
+
+
+def test_two_leaders_of_an_epoch_are_wrong() -> None:
+    judge = Leaders("raft")
+    assert judge.leads("n1", EPOCH)
+    assert not judge.leads("n1", EPOCH)
+    assert judge.leads("n2", Epoch(2, "n2"))
+    assert judge.changes == 1
+    with pytest.raises(Violation, match="n2 leads"):
+        judge.leads("n2", Epoch(1, "n2"))
+    with pytest.raises(Violation, match="n3 leads"):
+        judge.leads("n3", Epoch(3, "n2"))
+
+
+def test_where_epochs_are_pairs_a_number_may_have_two_leaders() -> None:
+    judge = Leaders("paxos")
+    assert judge.leads("n1", EPOCH)
+    assert judge.leads("n2", Epoch(1, "n2"))
+
+
+def test_blame_is_wrong_where_all_are_correct() -> None:
+    Manners().blames("n1", Counter({"identity": 1}), "")
+    with pytest.raises(Violation, match="n1 drops a frame as its peer's fault: n2: nonsense"):
+        Manners().blames("n1", Counter({"peer fault": 1}), "n2: nonsense")
+
+
+# --- answers to clients ---------------------------------------------------------------------------
+
+
+def acknowledgements() -> Acknowledgements:
+    """Of a history with two records in one entry."""
+    judge = history()
+    judge.delivered("n1", row(1, 0, 2), entry_of(A, B))
+    return Acknowledgements(judge)
+
+
+RUN = Ticket(1, "n1", 1, (A, B))
+
+
+def test_records_are_acknowledged_where_they_lie() -> None:
+    singles = [Ticket(2, "n1", 1, (A,)), Ticket(3, "n1", 1, (B,))]
+    judge = acknowledgements()
+    assert judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True)) == [RUN]
+    assert judge.acknowledged("n1", 1, Completion(singles, 0, 2, 9, whole=False)) == singles
+
+
+@pytest.mark.parametrize("offset", [1, 2, 100])
+def test_an_acknowledgement_at_another_offset_is_wrong(offset: int) -> None:
+    with pytest.raises(Violation, match=f"acknowledged at offset {offset}, where it is not"):
+        acknowledgements().acknowledged("n1", 1, Completion([RUN], offset, 2, 9, whole=True))
+
+
+def test_a_second_acknowledgement_is_wrong() -> None:
+    judge = acknowledgements()
+    judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True))
+    with pytest.raises(Violation, match="is acknowledged twice"):
+        judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True))
+
+
+def test_an_acknowledgement_by_another_life_is_wrong() -> None:
+    with pytest.raises(Violation, match="life 2 of n1 acknowledges"):
+        acknowledgements().acknowledged("n1", 2, Completion([RUN], 0, 2, 9, whole=True))
+
+
+def test_an_acknowledgement_of_another_number_of_records_is_wrong() -> None:
+    with pytest.raises(Violation, match="another number of records"):
+        acknowledgements().acknowledged("n1", 1, Completion([RUN], 0, 3, 9, whole=True))
+
+
+def test_a_refusal_of_what_is_in_the_log_is_wrong() -> None:
+    with pytest.raises(Violation, match="is refused and yet in the log"):
+        acknowledgements().refused([RUN])
+
+
+def test_a_refusal_of_what_was_acknowledged_is_wrong() -> None:
+    judge = acknowledgements()
+    judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True))
+    with pytest.raises(Violation, match="refused after it was acknowledged"):
+        judge.refused([RUN])
+
+
+def test_a_barrier_covers_what_was_delivered_anywhere_before_it() -> None:
+    log = history()
+    judge = Barriers(log)
+    early = judge.asked()
+    log.delivered("n1", row(1, 0, 1), entry_of(A))
+    late = judge.asked()
+    judge.passed("n2", early)
+    judge.passed("n1", late)
+    with pytest.raises(Violation, match=f"barrier {late} holds on n2"):
+        judge.passed("n2", late)

@@ -1,0 +1,46 @@
+"""A node that comes back without its data is refused and stops; the others go on."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftlog import Raft
+from replog.entry import NO_EPOCH
+from replog.errors import IdentityRefused
+from replog.store.memory import MemoryDisk
+from replog.testing import Plan, Simulation
+
+PLAN = Plan(trouble_ms=1000)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_wiped_disk_is_refused_before_it_can_vote(seed: int) -> None:
+    simulation = Simulation(seed, Raft(), PLAN)
+    simulation.trouble()
+    wiped = simulation.hosts["n2"]
+    assert wiped.disk.introduced
+    assert wiped.disk.outline.promise != NO_EPOCH
+    simulation.world.expected_to_stop = frozenset({"n2"})
+    wiped.crash("its disk is wiped")
+    wiped.disk.__init__(b"another store id")  # type: ignore[misc] # the judges hold the same object
+    wiped.start()
+    assert wiped.replica is not None
+    simulation.settle()
+    assert isinstance(wiped.stopped_by, IdentityRefused)
+    assert wiped.replica is None
+    assert wiped.disk.outline.promise == NO_EPOCH
+    assert not wiped.disk.log
+    assert not wiped.disk.introduced
+    assert simulation.hosts["n1"].replica is not None
+    assert simulation.hosts["n3"].replica is not None
+
+
+def test_a_refusal_that_nobody_expects_is_a_failure() -> None:
+    simulation = Simulation(0, Raft(), PLAN)
+    simulation.trouble()
+    wiped = simulation.hosts["n2"]
+    wiped.crash("its disk is wiped")
+    MemoryDisk.__init__(wiped.disk, b"another store id")
+    wiped.start()
+    with pytest.raises(IdentityRefused):
+        simulation.settle()

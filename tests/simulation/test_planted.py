@@ -1,0 +1,96 @@
+"""The simulator has teeth: each of these faults, planted into the real code, is caught."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftlog import Raft, election, state
+from raftlog.reads import Reads as CoreReads
+from replog.agreement import ReadState
+from replog.producers import ProducerRow, Producers
+from replog.quorum import Quorums
+from replog.replica.delivery import Delivery
+from replog.replica.origin import Origin
+from replog.replica.outbox import Outbox
+from replog.testing import SimulationFailure, simulate
+
+SEEDS = range(200)
+
+Patch = pytest.MonkeyPatch
+
+
+def messages_that_promise_leave_at_once(patch: Patch) -> None:
+    patch.setattr(Outbox, "_gate", lambda self, _, outgoing: self._sends.append(outgoing))
+
+
+def delivery_accepts_every_run(patch: Patch) -> None:
+    def accept(self, run):
+        self.rows[run.node] = ProducerRow(run.life, run.first_sequence + run.count)
+        return True
+
+    patch.setattr(Producers, "accept", accept)
+
+
+def one_copy_less_commits(patch: Patch) -> None:
+    def committed(self, positions):
+        reached = sorted([positions.get(voter, 0) for voter in self.voters], reverse=True)
+        return reached[max(0, self.commit - 2)]
+
+    patch.setattr(Quorums, "committed", committed)
+
+
+def votes_go_to_any_log(patch: Patch) -> None:
+    patch.setattr(election, "_is_up_to_date", lambda *_: True)
+
+
+def a_vote_is_forgotten_by_a_restart(patch: Patch) -> None:
+    start = state.State.__init__
+
+    def forget(self, *arguments):
+        start(self, *arguments)
+        self.vote = ""
+
+    patch.setattr(state.State, "__init__", forget)
+
+
+def reads_are_confirmed_by_the_leader_alone(patch: Patch) -> None:
+    def confirm(self, _):
+        tokens, self._tokens = self._tokens, []
+        return [ReadState(token, self._index) for token in tokens]
+
+    patch.setattr(CoreReads, "confirm", confirm)
+
+
+def the_producer_table_is_not_stored(patch: Patch) -> None:
+    position = Delivery.position
+    patch.setattr(Delivery, "position", lambda self: position(self)._replace(producers={}))
+
+
+def a_lost_forward_is_not_sent_again(patch: Patch) -> None:
+    patch.setattr(Origin, "_restart_timer", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        messages_that_promise_leave_at_once,
+        delivery_accepts_every_run,
+        one_copy_less_commits,
+        votes_go_to_any_log,
+        a_vote_is_forgotten_by_a_restart,
+        reads_are_confirmed_by_the_leader_alone,
+        the_producer_table_is_not_stored,
+        a_lost_forward_is_not_sent_again,
+    ],
+)
+def test_a_planted_fault_is_caught(plant, monkeypatch: Patch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(
+        SimulationFailure, match=r"python -m replog\.testing --agreement raft --seed"
+    ):
+        simulate_all()
+
+
+def simulate_all() -> None:
+    for seed in SEEDS:
+        simulate(seed, Raft())

@@ -20,8 +20,8 @@ from transport.address import Address
 __all__ = [
     "BULK",
     "BULK_TIMEOUT_MS",
+    "COMMON",
     "CONTROL",
-    "HEARTBEAT_INTERVAL_MS",
     "QUEUE_MESSAGES_MAX",
     "Link",
     "Options",

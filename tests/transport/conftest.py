@@ -8,6 +8,7 @@ import pytest
 
 from tests.transport.fabrics import Fabric, LoopbackFabric, ZeroMQFabric, introduce
 from transport.interface import Transport
+from transport.zeromq import ZeroMQTransport
 
 
 @pytest.fixture(params=[ZeroMQFabric, LoopbackFabric], ids=["zeromq", "loopback"])
@@ -24,6 +25,14 @@ def zeromq() -> Iterator[ZeroMQFabric]:
     opened = ZeroMQFabric()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def n1(zeromq: ZeroMQFabric) -> ZeroMQTransport:
+    """A node of ZeroMQ that knows n2, which is not there yet."""
+    opened = zeromq.open("n1")
+    opened.set_peer("n2", zeromq.address("n2"))
+    return opened
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
-
-import zmq
 
 from transport.frames import FRAME_VERSION, FrameHeader
 from transport.interface import Received, Transport
@@ -49,28 +48,33 @@ class ZeroMQFabric:
     def __init__(self) -> None:
         self.opened: list[ZeroMQTransport] = []
         self.addresses: dict[str, str] = {}
+        self.reserved: list[socket.socket] = []
 
     def open(self, node: str, **changes: Any) -> ZeroMQTransport:
         transport = ZeroMQTransport(
             node=node,
-            address=self.addresses.get(node, LOOPBACK),
+            address=self.address(node),
             peers={},
             header=header_of(node, **changes),
         )
-        self.addresses[node] = transport.address
         self.opened.append(transport)
         return transport
 
     def address(self, node: str) -> str:
         if node not in self.addresses:
-            with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-                port = socket.bind_to_random_port("tcp://127.0.0.1")
-            self.addresses[node] = f"tcp://127.0.0.1:{port}"
+            # Bound and not listening: nobody else is given the port, whoever comes and goes there.
+            holder = socket.socket()
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            self.reserved.append(holder)
+            self.addresses[node] = f"tcp://127.0.0.1:{holder.getsockname()[1]}"
         return self.addresses[node]
 
     def close(self) -> None:
         for transport in self.opened:
             transport.close()
+        for holder in self.reserved:
+            holder.close()
 
 
 class LoopbackFabric:

@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from replog.entry import NO_EPOCH, Epoch
+from replog.errors import InvariantBroken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,18 +81,22 @@ class ChangingEpochs:
         return self.last_index if gap is None else gap - 1
 
     def write(self, index: int, epoch: Epoch) -> None:
-        """An entry is written, over another one, into a gap or behind the last."""
-        if index <= self.last_index:
-            self._replace(index, epoch)
-            return
-        if index > self.last_index + 1:
-            self._append(self.last_index + 1, NO_EPOCH)
-        self._append(index, epoch)
-        self.last_index = index
+        """An entry is written, over another one, into a gap or behind the last.
 
-    def _append(self, index: int, epoch: Epoch) -> None:
-        if not self._runs or self._runs[-1][1] != epoch:
-            self._runs.append((index, epoch))
+        Raises `InvariantBroken` for `NO_EPOCH`.
+        """
+        runs, following = self._runs, self.last_index + 1
+        if index == following and runs and runs[-1][1] == epoch:
+            self.last_index = index
+        elif epoch == NO_EPOCH:
+            raise InvariantBroken(f"entry {index} written without an epoch")
+        elif index < following:
+            self._replace(index, epoch)
+        else:
+            if index > following:
+                runs.append((following, NO_EPOCH))
+            runs.append((index, epoch))
+            self.last_index = index
 
     def _replace(self, index: int, epoch: Epoch) -> None:
         runs = self._runs

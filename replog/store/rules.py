@@ -99,16 +99,15 @@ class _Group:
             self._promise = write.promise
         if write.truncate_from is not None:
             self._truncate(write.truncate_from)
+        delivered_to = self._position.index
         for entry in write.entries:
-            if entry.index <= self._position.index:
+            index, epoch, _ = entry
+            if index <= delivered_to:
                 raise InvariantBroken(
-                    f"entry {entry.index} written, but entries to {self._position.index} are "
-                    "delivered"
+                    f"entry {index} written, but entries to {delivered_to} are delivered"
                 )
-            if entry.epoch == NO_EPOCH:
-                raise InvariantBroken(f"entry {entry.index} written without an epoch")
-            self._entries[entry.index] = entry
-            self._epochs.write(entry.index, entry.epoch)
+            self._entries[index] = entry
+            self._epochs.write(index, epoch)
 
     def _truncate(self, index: int) -> None:
         if index <= self._position.index:

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 QUESTIONS = ("floor", "latency", "throughput")
 FLOOR_SAMPLES_PER_SECOND = 200
+COLUMNS = 100
+"""Width of what is printed into a file."""
 
 
 def main() -> int:
     given = arguments()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else COLUMNS)
     try:
         machine.check_disk(given.directory)
     except ValueError as error:

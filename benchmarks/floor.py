@@ -87,10 +87,13 @@ class Log:
         self._environment.close()
 
 
-def timed_us(step: Callable[[int], object], samples: int) -> list[float]:
-    """How long each of these steps takes."""
+def timed_us(
+    step: Callable[[int], object], samples: int, pause_seconds: float = 0.0
+) -> list[float]:
+    """How long each of these steps takes, with a pause before each."""
     durations = []
     for number in range(samples):
+        time.sleep(pause_seconds)
         begin = time.perf_counter_ns()
         step(number)
         durations.append((time.perf_counter_ns() - begin) / 1000)
@@ -160,12 +163,12 @@ class Commits:
             for n in range(NODES)
         ]
         try:
-            self.second_done_us(0)
+            self.second_done_us()
         except BaseException:
             self.close()
             raise
 
-    def second_done_us(self, _: int) -> float:
+    def second_done_us(self) -> float:
         """From the release to the end of the second commit."""
         released = time.monotonic_ns()
         for child in self._children:
@@ -226,14 +229,17 @@ class Floor:
             self._echo = stack.enter_context(Echo(directory))
             self._stack = stack.pop_all()
 
-    def append(self, samples: int) -> AppendFloor:
-        """Medians over this many samples."""
-        commits = [self._commits.second_done_us(number) for number in range(samples)]
-        return AppendFloor(median(commits), median(self.round_trips_us(samples)))
+    def append(self, samples: int, pause_seconds: float) -> AppendFloor:
+        """Medians over this many samples, with a pause before each."""
+        commits = []
+        for _ in range(samples):
+            time.sleep(pause_seconds)
+            commits.append(self._commits.second_done_us())
+        return AppendFloor(median(commits), median(self.round_trips_us(samples, pause_seconds)))
 
-    def round_trips_us(self, samples: int) -> list[float]:
+    def round_trips_us(self, samples: int, pause_seconds: float = 0.0) -> list[float]:
         """ZeroMQ alone."""
-        return timed_us(self._echo.round_trip, samples)
+        return timed_us(self._echo.round_trip, samples, pause_seconds)
 
     def __enter__(self) -> Self:
         return self

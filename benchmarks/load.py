@@ -120,27 +120,34 @@ def _keep_outstanding(
     return tally.counted()
 
 
-def one_by_one_us(log: ReplicatedLog, *, samples: int, record_bytes: int) -> list[float]:
-    """How long one append takes when nothing else goes on, for a thread."""
+def one_by_one_us(
+    log: ReplicatedLog, *, samples: int, record_bytes: int, pause_seconds: float
+) -> list[float]:
+    """How long one append takes, for a thread; a pause before each."""
     record = os.urandom(record_bytes)
     durations = []
     for _ in range(samples):
+        time.sleep(pause_seconds)
         begin = time.perf_counter_ns()
         log.append(record).result(ANSWER_SECONDS_MAX)
         durations.append((time.perf_counter_ns() - begin) / 1000)
     return durations
 
 
-def awaited_one_by_one_us(log: ReplicatedLog, *, samples: int, record_bytes: int) -> list[float]:
+def awaited_one_by_one_us(
+    log: ReplicatedLog, *, samples: int, record_bytes: int, pause_seconds: float
+) -> list[float]:
     """The same for a coroutine."""
 
     async def measure() -> list[float]:
         record = os.urandom(record_bytes)
         durations = []
         for _ in range(samples):
+            await asyncio.sleep(pause_seconds)
             begin = time.perf_counter_ns()
             await log.append(record)
             durations.append((time.perf_counter_ns() - begin) / 1000)
         return durations
 
-    return asyncio.run(asyncio.wait_for(measure(), ANSWER_SECONDS_MAX))
+    seconds_max = ANSWER_SECONDS_MAX + samples * pause_seconds
+    return asyncio.run(asyncio.wait_for(measure(), seconds_max))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import zmq
 PACKAGES = ("lmdb", "msgpack", "pyzmq")
 MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
 """Where a sync costs nothing: no figure from there says anything about durability."""
+NOISE_SECONDS = 0.5
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -27,7 +29,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "libzmq": zmq.zmq_version(),
         "file_system": file_system(directory),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "processors_busy_before": round(processors_busy(), 2),
     }
 
 
@@ -50,6 +52,13 @@ def check_disk(directory: Path) -> None:
         raise ValueError(
             f"{directory} lies on {kind}, in memory: name a directory on a disk with --directory"
         )
+
+
+def processors_busy() -> float:
+    """How many processors others use while this process sleeps."""
+    before = busy_seconds()[0]
+    time.sleep(NOISE_SECONDS)
+    return (busy_seconds()[0] - before) / NOISE_SECONDS
 
 
 def processor_seconds(pid: int) -> float:

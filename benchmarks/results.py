@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+PROCESSORS_BUSY_MAX = 0.2
+"""More than this, used by others, disturbs a run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One thing measured, once for each repeat."""
@@ -85,9 +89,16 @@ def show(console: Console, machine: dict[str, Any], figures: Sequence[Figure]) -
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['kernel']}, {machine['file_system']}; {machine['python']}, {packages}, "
-        f"libzmq {machine['libzmq']}; load average {machine['load_average'][0]}",
+        f"libzmq {machine['libzmq']}",
         highlight=False,
     )
+    busy = machine["processors_busy_before"]
+    if busy > PROCESSORS_BUSY_MAX:
+        console.print(
+            f"[yellow]Other programs kept {busy} of {machine['cores']} cores busy when this began: "
+            f"no figure is what the machine can do, and the ratios suffer too.[/]",
+            highlight=False,
+        )
     console.print(table(figures))
 
 

@@ -60,7 +60,7 @@ def main() -> None:
         for line in sys.stdin:
             try:
                 said = answer(log, json.loads(line))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+            except Exception as error:  # noqa: BLE001 - the other side must hear of any
                 traceback.print_exc()
                 said = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(said), flush=True)

@@ -29,7 +29,7 @@ from raftlog.messages import (
 )
 from raftlog.state import Leader, State
 from replog.agreement import Leadership
-from replog.entry import Epoch
+from replog.entry import NO_EPOCH, Epoch
 from replog.errors import ConfigError, PeerFault
 from replog.membership import Membership
 from replog.quorum import majorities
@@ -116,10 +116,12 @@ class Raft:
 class RaftCore:
     """One member's part in Raft; a `replog.agreement.Core`, where each method is described."""
 
-    __slots__ = ("state",)
+    __slots__ = ("_leadership", "state")
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._leadership = Leadership(state.role.name, None, NO_EPOCH, -1)
+        """As last asked for: asked for often, and seldom another."""
 
     @property
     def deadline(self) -> int | None:
@@ -132,8 +134,16 @@ class RaftCore:
         state = self.state
         role = state.role
         first_index = role.first_index if isinstance(role, Leader) else 0
-        epoch = Epoch(state.term, state.leader or "")
-        return Leadership(role.name, state.leader, epoch, first_index)
+        known = self._leadership
+        if (role.name, state.leader, state.term, first_index) != (
+            known.role,
+            known.leader,
+            known.epoch.number,
+            known.first_index,
+        ):
+            epoch = Epoch(state.term, state.leader or "")
+            self._leadership = Leadership(role.name, state.leader, epoch, first_index)
+        return self._leadership
 
     @property
     def last_index(self) -> int:

@@ -272,11 +272,13 @@ def send_heartbeats(state: State, leader: Leader) -> None:
 
 def has_sends(state: State, leader: Leader) -> bool:
     """Whether `send_entries` or `send_commit_notices` has anything to send."""
-    return any(
-        _sendable(state, peer, progress) > 0
-        or min(state.commit_index, progress.match_index) > progress.commit_told
-        for peer, progress in leader.progress.items()
-    )
+    last_index, commit_index = state.log.last_index, state.commit_index
+    for peer, progress in leader.progress.items():
+        if progress.next_index <= last_index and _sendable(state, peer, progress) > 0:
+            return True
+        if progress.match_index > progress.commit_told < commit_index:
+            return True
+    return False
 
 
 def send_entries(state: State, leader: Leader) -> None:

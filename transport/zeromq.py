@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from threading import get_ident
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
@@ -107,9 +107,13 @@ class ZeroMQTransport:
         except BaseException:
             self.close()
             raise
-        self._poller = zmq.Poller()
-        self._poller.register(self._router, zmq.POLLIN)
-        self._poller.register(self._wakeup.fd, zmq.POLLIN)
+        # Plain integers, and no `zmq.Poller`: its enumerations cost more than the poll.
+        self._polled: list[Any] = [
+            (self._router, int(zmq.POLLIN)),
+            (self._wakeup.fd, int(zmq.POLLIN)),
+        ]
+        self._readable = True
+        """Whether the last `wait` found anything to receive."""
 
     @property
     def address(self) -> str:
@@ -143,8 +147,8 @@ class ZeroMQTransport:
         if get_ident() != self._owner.ident:
             self._owner.claim()
         received: list[Received] = []
-        if not int(self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            return received  # half the price of `Again`
+        if not self._readable:
+            return received
         if self._skipping and not self._skip_rest():
             return received
         receive = self._router.recv
@@ -165,9 +169,12 @@ class ZeroMQTransport:
         if get_ident() != self._owner.ident:
             self._owner.claim()
         timeout = -1 if timeout_ms is None else min(max(timeout_ms, 0), WAIT_TIMEOUT_MS_MAX)
-        ready = self._poller.poll(timeout)
-        if ready and ready[-1][0] == self._wakeup.fd:
-            self._wakeup.clear()
+        self._readable = False
+        for source, _ in zmq.zmq_poll(self._polled, timeout):
+            if source is self._router:
+                self._readable = True
+            else:
+                self._wakeup.clear()
 
     def wake(self) -> None:
         """See `Transport.wake`."""

@@ -53,7 +53,7 @@ class Gate:
     ) -> None:
         with self._empty:
             self._inside -= 1
-            if not self._inside:
+            if self._reason and not self._inside:
                 self._empty.notify_all()
 
     def poison(self, reason: str, cause: BaseException) -> None:

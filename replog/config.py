@@ -1,4 +1,4 @@
-"""Limits of one node: every queue, frame and window has its bound here."""
+"""Limits of one node: the bounds that a user may set."""
 
 from __future__ import annotations
 
@@ -31,8 +31,6 @@ class Limits:
     """Bytes of appends waiting in this process; beyond it `append` raises `Busy`."""
     message_bytes_max: int = 2 * MIB
     """A message takes no further entry beyond this; one entry may exceed it."""
-    message_entries_max: int = 64
-    """Most entries in one message."""
     window_bytes_max: int = 64 * MIB
     """Entries kept in memory for followers and readers that lag a little."""
     map_bytes_max: int = 64 * GIB
@@ -40,7 +38,7 @@ class Limits:
     position_delay_ms: int = 50
     """How long a delivery may stay unwritten: other processes see it on the disk after this."""
     retry_ms: int = 200
-    """A forward, read or introduction without progress is sent again after this."""
+    """A forward or read without progress is sent again after this."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

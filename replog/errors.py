@@ -34,7 +34,11 @@ class TooLarge(NotAppended):
 
 
 class Closed(NotAppended):
-    """The log is closed or its node has stopped (then `__cause__` tells why)."""
+    """The log is closed, or, for an append, its node has stopped (then `__cause__` tells why)."""
+
+
+class NodeStopped(ReplogError):
+    """The node stopped itself; `__cause__` holds the fault."""
 
 
 class OutcomeUnknown(ReplogError):
@@ -46,10 +50,6 @@ class OutcomeUnknown(ReplogError):
     def __init__(self, message: str, *, appended: bool = False) -> None:
         super().__init__(message)
         self.appended = appended
-
-
-class NodeStopped(ReplogError):
-    """The node stopped itself; `__cause__` holds the fault."""
 
 
 class OffsetOutOfRange(ReplogError, IndexError):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from replog.errors import Busy, Closed
+from replog.errors import Busy, Closed, NodeStopped
 from replog.pending import Pending, fail_all, resolve_all
 
 if TYPE_CHECKING:
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 RECORD_COST_BYTES = 64
 """What a waiting record costs beside its bytes."""
+
+
+def end_reason(failure: BaseException | None) -> str:
+    """Why nothing is taken any more."""
+    return "the log is closed" if failure is None else f"the node stopped: {failure}"
+
+
+def end_error(failure: BaseException | None) -> Closed | NodeStopped:
+    """What a call other than an append ends with."""
+    reason = end_reason(failure)
+    error = Closed(reason) if failure is None else NodeStopped(reason)
+    error.__cause__ = failure
+    return error
 
 
 class Records(NamedTuple):
@@ -59,8 +72,8 @@ class Inbox:
         self._finished_bytes = 0
         self._requests: list[tuple[Callable[[Pending[Any]], None], Pending[Any]]] = []
         self._waiting_for_room: list[Pending[None]] = []
-        self._closed: BaseException | None = None
         self._is_closed = False
+        self._failure: BaseException | None = None
 
     # -- the application's side ----------------------------------------------------------------
 
@@ -89,26 +102,27 @@ class Inbox:
         return pending
 
     def request(self, run: Callable[[Pending[Any]], None]) -> Pending[Any]:
-        """Have the node's thread call `run(pending)`. Raises `Closed`."""
+        """Have the node's thread call `run(pending)`. Raises `Closed` or `NodeStopped`."""
         pending: Pending[Any] = Pending()
         with self._lock:
-            self._check_open()
+            self.check_open()
             self._requests.append((run, pending))
         if self.sleeping:
             self._wake()
         return pending
 
     def room(self) -> Pending[None]:
-        """Resolved once half of `pending_bytes_max` is free. Raises `Closed`."""
+        """Resolved once half of `pending_bytes_max` is free. Raises `Closed` or `NodeStopped`."""
         pending: Pending[None] = Pending()
         with self._lock:
-            self._check_open()
+            self.check_open()
             self._waiting_for_room.append(pending)
         self._grant_room()
         return pending
 
     def _admit(self, size: int) -> None:
-        self._check_open()
+        if self._is_closed:
+            raise Closed(end_reason(self._failure)) from self._failure
         waiting = self._added_bytes - self._finished_bytes
         if waiting and waiting + size > self._bytes_max:
             raise Busy(
@@ -122,11 +136,10 @@ class Inbox:
             )
         self._added_bytes += size
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `Closed` or `NodeStopped` once nothing is taken any more."""
         if self._is_closed:
-            raise Closed(
-                "the log is closed" if self._closed is None else f"the node stopped: {self._closed}"
-            ) from self._closed
+            raise end_error(self._failure)
 
     # -- the node's side -----------------------------------------------------------------------
 
@@ -153,13 +166,13 @@ class Inbox:
         if self._waiting_for_room:
             self._grant_room()
 
-    def close(self, cause: BaseException | None = None) -> None:
+    def close(self, failure: BaseException | None) -> None:
         """Refuse everything from here. What was added before is still there to `take`."""
         with self._lock:
-            self._closed = self._closed or cause
+            self._failure = failure
             self._is_closed = True
             waiting, self._waiting_for_room = self._waiting_for_room, []
-        fail_all(waiting, Closed("the log is closed"))
+        fail_all(waiting, end_error(failure))
 
     def _gather(self) -> None:
         if self._records:

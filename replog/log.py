@@ -16,7 +16,6 @@ from replog.errors import (
     Closed,
     ConfigError,
     Corruption,
-    NodeStopped,
     OffsetOutOfRange,
     ReplogError,
     TooLarge,
@@ -74,7 +73,6 @@ class ReplicatedLog:
         self._store = store
         self._recent = recent
         self._limits = limits
-        self._closed = False
 
     # -- appending -----------------------------------------------------------------------------
 
@@ -152,7 +150,7 @@ class ReplicatedLog:
         for bound in (start, stop):
             if not first <= bound <= end:
                 raise OffsetOutOfRange(bound, first, end)
-        self._check_open()
+        self._inbox.check_open()
         return self._records(start, stop)
 
     def _records(self, position: int, stop: int) -> Iterator[Record]:
@@ -167,7 +165,7 @@ class ReplicatedLog:
         """At least the record at `position`, which is delivered, and some that follow."""
         items = self._recent.holding(position)
         if not items:
-            self._check_open()
+            self._inbox.check_open()
             stored = self._store.delivered(position, READ_BYTES_MAX)
             if not stored:
                 raise Corruption(f"the record at offset {position} is delivered, but not stored")
@@ -196,7 +194,8 @@ class ReplicatedLog:
 
     def barrier(self) -> Pending[None]:
         """Wait until everything committed anywhere before this call can be read here: what follows
-        is a linearizable read (dissertation section 6.4). Raises `Closed`."""
+        is a linearizable read (dissertation section 6.4). Raises `Closed` or `NodeStopped`, now or
+        when it ends so."""
         return self._inbox.request(self._node.barrier)
 
     # -- the node ------------------------------------------------------------------------------
@@ -214,15 +213,8 @@ class ReplicatedLog:
         """
         if self._node.is_own_thread():
             raise ReplogError("a done callback cannot close the log: close it from another thread")
-        self._closed = True
         self._node.stop()
         _open_logs.discard(self)
-
-    def _check_open(self) -> None:
-        if self._node.failure is not None:
-            raise NodeStopped(f"the node stopped: {self._node.failure}") from self._node.failure
-        if self._closed:
-            raise Closed("the log is closed")
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ Expected       leader, origin          the next sequence number the leader takes
 NotLeader      member, origin          who leads, as known here                          nothing
 ReadRequest    node, leader            asks for a confirmed read                         nothing
 ReadAnswer     leader, node            the index the read waits for                      nothing
-CompareDigest  leader, others          the chain's digest at an index                    nothing
+CompareDigest  leader, others          asks for the chain's digest at an index           nothing
 DigestAnswer   follower, leader        the follower's digest at that index               nothing
 Diverged       leader, one node        a majority has another digest: stop               nothing
 ============== ======================= ================================================= ========
@@ -22,8 +22,6 @@ The sender, its store id and its life stand in each frame's header, not in the m
 from __future__ import annotations
 
 from typing import NamedTuple
-
-from replog.entry import Epoch
 
 
 class Meet(NamedTuple):
@@ -60,14 +58,12 @@ class Expected(NamedTuple):
 
     life: int
     next_sequence: int
-    epoch: Epoch
 
 
 class NotLeader(NamedTuple):
     """The sender does not lead; `leader` is whom it knows, if anyone."""
 
     leader: str | None
-    epoch: Epoch
 
 
 class ReadRequest(NamedTuple):
@@ -88,10 +84,9 @@ class ReadAnswer(NamedTuple):
 
 
 class CompareDigest(NamedTuple):
-    """The leader's digest after entry `index`."""
+    """The leader asks for the digest after entry `index`."""
 
     index: int  # type: ignore[assignment]
-    digest: bytes
 
 
 class DigestAnswer(NamedTuple):

@@ -6,7 +6,7 @@ Rules of this file:
 2. The writer's thread commits batches, in order, as many as wait in one transaction.
 3. The loader's thread reads what the replica asks for.
 4. The first fault of any thread stops the node: every waiter then learns its outcome truthfully,
-   and nothing more is sent, written or acknowledged.
+   and nothing more is sent or acknowledged.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections import Counter, deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from replog.errors import Closed, NodeStopped, OutcomeUnknown, ReplogError
-from replog.inbox import Inbox, Records
+from replog.errors import Closed, OutcomeUnknown, ReplogError
+from replog.inbox import Inbox, Records, end_error, end_reason
 from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
 
 if TYPE_CHECKING:
@@ -302,14 +302,14 @@ class Node:
         unsequenced, open_ones, barriers = self._replica.drain()
         for group in groups:
             unsequenced += group.tickets if isinstance(group, Records) else [group.ticket]
-        reason = "the log was closed" if failure is None else f"the node stopped: {failure}"
+        reason = end_reason(failure)
         refused = Closed(f"{reason}; the record is not in the log")
         unknown = OutcomeUnknown(
             f"{reason} while the record was in flight: it may or may not be in the log; read the "
             f"log from where you know it, or append it again only if a double does no harm"
         )
-        stopped = Closed(reason) if failure is None else NodeStopped(reason)
-        refused.__cause__ = unknown.__cause__ = stopped.__cause__ = failure
+        stopped = end_error(failure)
+        refused.__cause__ = unknown.__cause__ = failure
         waiting: Any = (unsequenced, open_ones, [*barriers, *[pending for _, pending in requests]])
         for pendings, error in zip(waiting, (refused, unknown, stopped), strict=True):
             fail_all(pendings, error)

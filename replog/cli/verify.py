@@ -13,7 +13,6 @@ from replog.cli.base import (
     directories_argument,
     json_option,
     print_json,
-    print_text,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def verify(context: click.Context, *, directories: tuple[Path, ...], as_json: bo
 
 def _print_report(directory: Path, report: VerifyReport) -> None:
     for fault in report.faults:
-        print_text(click.style(fault, fg="red"))
+        click.echo(click.style(fault, fg="red"))
     verdict = f"{len(report.faults)} faults" if report.faults else "whole"
     text = f"{directory}: {verdict}; {report.records} records in {report.delivered} entries"
     if report.beyond:

@@ -48,7 +48,7 @@ class Comparison:
         self.deadline = None
         self._index = delivery.index
         self._digests = {self._node: delivery.digest}
-        question = CompareDigest(delivery.index, delivery.digest)
+        question = CompareDigest(delivery.index)
         return [(other, question) for other in self._membership.others(self._node)]
 
     def answered(self, sender: str, message: DigestAnswer) -> Sequence[tuple[str, Diverged]]:

@@ -71,7 +71,7 @@ class Intake:
         return True
 
     def has_work(self, origin: Origin) -> bool:
-        """Whether `fill` would return anything."""
+        """Whether anything waits to be proposed."""
         return self._expected is not None and (bool(self._queue) or origin.has_unoffered)
 
     def fills_entry(self, origin: Origin) -> bool:
@@ -79,7 +79,8 @@ class Intake:
         return self._queue_bytes + origin.waiting_bytes >= self._limits.entry_bytes_max
 
     def fill(self, origin: Origin) -> Sequence[Taken]:
-        """The runs of the next entry: at least one, and no more once `entry_bytes_max` is met."""
+        """The runs of the next entry, up to `entry_bytes_max`, a first one of any size. None when
+        all that waits is in entries of this leadership already."""
         runs: list[Taken] = []
         self._own_first = not self._own_first
         sources = (self._own, self._queued) if self._own_first else (self._queued, self._own)

@@ -21,8 +21,6 @@ from replog.store.interface import Identity, Peer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from replog.messages import Meet as MeetMessage
-
 MEET_INTERVAL_MS = 50
 
 
@@ -75,7 +73,7 @@ class Introduction:
         changed, self._changed = self._changed, {}
         return changed
 
-    def meetings(self, now: int) -> list[tuple[str, MeetMessage]]:
+    def meetings(self, now: int) -> list[tuple[str, Meet]]:
         """Introductions to send now."""
         if self.done or (self.deadline is not None and now < self.deadline):
             return []

@@ -71,7 +71,6 @@ class Replica:
         self._agreement = agreement
         self._membership = membership
         self._limits = limits
-        self._first_index = restoration.first_index
         self._core = agreement.core(identity.node, _restored(restoration), now, random)
         self._codec = Codec(agreement.messages)
         self._outbox = Outbox()
@@ -321,7 +320,7 @@ class Replica:
         self._send_entries(send, ())
 
     def _send_entries(self, send: Send, entries: Sequence[StoredEntry]) -> None:
-        """Put a core's message on its way with the first of its entries, cut by size."""
+        """Put a core's message on its way with these of its entries."""
         refs = [EntryRef(stored.index, stored.epoch) for stored in entries]
         header = self._codec.encode(send.message, refs)
         bulk = bool(entries) or type(send.message) not in self._agreement.control_messages

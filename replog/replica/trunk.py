@@ -103,7 +103,7 @@ class Trunk:
         if not parts.intake.is_open:
             leadership = parts.core.leadership
             if leadership.leader != parts.identity.node:
-                parts.post(sender, NotLeader(leadership.leader, leadership.epoch))
+                parts.post(sender, NotLeader(leadership.leader))
             return
         sequence = message.first_sequence
         for count, body in zip(message.counts, bodies, strict=True):
@@ -117,7 +117,7 @@ class Trunk:
     def _answer_expected(self, node: str, life: int) -> None:
         parts = self._parts
         expected = parts.intake.expected(node, life)
-        parts.post(node, Expected(life, expected, parts.core.leadership.epoch))
+        parts.post(node, Expected(life, expected))
 
     def _expected(self, _: int, sender: str, message: Expected) -> None:
         parts = self._parts

@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-1. A turn is what the real node does: reports of the disk, frames, appends, `tick` when due, one
-   `step`, and then its effects in their order.
+1. A turn is what the real node does: reports of the disk, sends they released, frames, appends,
+   `tick` when due, one `step`, and then its effects in the node's order.
 2. A crash may fall between any two effects: what was sent is under way, what was not written is
    lost.
 3. What a replica delivers is judged when it says so, also if it crashes before telling anybody.
@@ -27,7 +27,8 @@ from replog.testing.plan import DOOM_EFFECTS_MAX
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from replog.replica.effects import Effects
+    from replog.replica.effects import Completion, Effects, Outgoing
+    from replog.replica.effects import Ticket as AnyTicket
     from replog.store.interface import StoredEntry
     from replog.testing.network import Network
     from replog.testing.world import World
@@ -71,6 +72,8 @@ class Host:
         self._network = network
         self._slowness = 1 + world.below(world.plan.weather.slowness_max)
         self._threads: DiskThreads | None = None
+        self._signature = (node, b"", 0)
+        """Of each frame of the present life: sender, store id, life."""
         self._wake_at: int | None = None
         self._frames: list[Frame] = []
         self._requests: list[Input] = []
@@ -113,7 +116,7 @@ class Host:
         random = Random(world.random.getrandbits(64))
         now = world.schedule.now
         self.replica = Replica(world.agreement, restoration, world.plan.limits, now, random)
-        self._identity = restoration.identity
+        self._signature = (self.node, self.disk.store_id, restoration.identity.life)
         self._wake(now)
 
     def crash(self, why: str) -> None:
@@ -252,8 +255,10 @@ class Host:
         reports, self._reports = self._reports, []
         frames, self._frames = self._frames, []
         requests, self._requests = self._requests, []
-        for report in reports:
-            report(replica, now)
+        if reports:
+            for report in reports:
+                report(replica, now)
+            self._send(replica, replica.released())
         for frame in frames:
             parts = list(frame.parts)
             replica.receive(now, frame.sender, frame.store_id, frame.life, frame.header, parts)
@@ -274,43 +279,49 @@ class Host:
 
     def _carry_out(self, replica: Replica, effects: Effects) -> None:
         world, threads = self._world, self._threads
-        for outgoing in effects.sends:
+        for row, _ in effects.delivered:
+            world.trace.record(self.node, "deliver", row.index, row.base_offset, row.count)
+        for completion in effects.completions:
             self._effect()
-            message, _ = world.codec.decode(outgoing.header)
-            world.checkers.promises.leaves(self.node, outgoing.to, message)
-            frame = Frame(
-                self._network.frames,
-                self.node,
-                self._identity.store_id,
-                self._identity.life,
-                *outgoing,
-            )
-            if not self._network.send(frame):
-                replica.lost(outgoing.to)
+            self._acknowledge(completion)
+        self._send(replica, effects.sends)
         if threads is not None:
             if effects.batch is not None:
                 self._effect()
                 threads.queue(*effects.batch)
             for load in effects.loads:
                 threads.load(load)
-        if effects.completions or effects.barriers:
+        for barrier in effects.barriers:
             self._effect()
-            self._answer(effects)
+            self._pass(barrier)
 
-    def _answer(self, effects: Effects) -> None:
-        world, checkers = self._world, self._world.checkers
-        for row, _ in effects.delivered:
-            world.trace.record(self.node, "deliver", row.index, row.base_offset, row.count)
-        for completion in effects.completions:
-            for ticket in checkers.acknowledgements.acknowledged(self.node, self.life, completion):
-                self.tickets.remove(ticket.number)
-            world.tally["acknowledged"] += completion.count
-            world.trace.record(self.node, "acknowledge", completion.base_offset, completion.count)
-        for number in effects.barriers:
-            checkers.barriers.passed(self.node, number)
-            self.barriers.remove(number)
-            world.tally["barriers passed"] += 1
-            world.trace.record(self.node, "pass", number)
+    def _send(self, replica: Replica, messages: Sequence[Outgoing]) -> None:
+        world = self._world
+        for outgoing in messages:
+            self._effect()
+            message, _ = world.codec.decode(outgoing.header)
+            world.checkers.promises.leaves(self.node, outgoing.to, message)
+            sender, store_id, life = self._signature
+            frame = Frame(self._network.frames, sender, store_id, life, *outgoing)
+            if not self._network.send(frame):
+                replica.lost(outgoing.to)
+
+    def _acknowledge(self, completion: Completion) -> None:
+        world = self._world
+        judge = world.checkers.acknowledgements
+        for ticket in judge.acknowledged(self.node, self.life, completion):
+            self.tickets.remove(ticket.number)
+        world.tally["acknowledged"] += completion.count
+        world.trace.record(self.node, "acknowledge", completion.base_offset, completion.count)
+
+    def _pass(self, barrier: AnyTicket) -> None:
+        world = self._world
+        if not isinstance(barrier, int) or barrier not in self.barriers:
+            raise Violation(f"{self.node} passes {barrier}, which was not asked for")
+        world.checkers.barriers.passed(self.node, barrier)
+        self.barriers.remove(barrier)
+        world.tally["barriers passed"] += 1
+        world.trace.record(self.node, "pass", barrier)
 
     # -- effects -------------------------------------------------------------------------------
 

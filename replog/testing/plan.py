@@ -22,6 +22,7 @@ STRIKES = (
     "disk failure",
     "disk full",
     "pause",
+    "isolated leader",
     "partition",
     "one-way partition",
     "broken link",

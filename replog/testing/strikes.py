@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CLOCK_JUMP_MS_MAX = 3_600_000
 CUT_EFFECTS_MAX = 12
 BARRIERS_PER_PARTITION = 10
+STALE_LEADER_MS_MAX = 400
+"""Longer than a leader that hears nobody believes in itself."""
 
 
 class Strikes:
@@ -57,7 +59,7 @@ class Strikes:
         self._await_next()
         world = self._world
         what = world.random.choice(world.plan.strikes)
-        host = self._victim()
+        host = self._victim(what)
         match what:
             case "crash":
                 world.strike(host.node, what)
@@ -95,12 +97,11 @@ class Strikes:
     def _length(self) -> int:
         return 1 + self._world.below(self._world.plan.strike_length_ms_max)
 
-    def _victim(self) -> Host:
+    def _victim(self, what: str) -> Host:
         """Any node; every other time the leader, if there is one."""
         leaders = [host for host in self._hosts if host.replica is not None and host.replica.leads]
-        return self._world.random.choice(
-            leaders if leaders and self._world.chance(0.5) else self._hosts
-        )
+        wanted = what == "isolated leader" or self._world.chance(0.5)
+        return self._world.random.choice(leaders if leaders and wanted else self._hosts)
 
     def _crash(self, host: Host) -> None:
         host.crash("struck")
@@ -122,7 +123,9 @@ class Strikes:
         others = [other.node for other in self._hosts if other is not host]
         if not others:
             return
-        if what == "broken link":
+        if what == "isolated leader":
+            near, far = [host.node], others
+        elif what == "broken link":
             near, far = [host.node], [world.random.choice(others)]
         else:
             size = world.below(len(others))
@@ -133,14 +136,15 @@ class Strikes:
             links += [(other, one) for one, other in links]
         elif world.chance(0.5):
             links = [(other, one) for one, other in links]
-        duration_ms = self._length()
+        duration_ms = self._length() + (STALE_LEADER_MS_MAX if what == "isolated leader" else 0)
         world.strike("*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms)
         self._network.cut(links)
         self._partitions.append(links)
         world.schedule.after(duration_ms, self._heal, links)
         # A leader that was cut off and does not know it yet must not confirm a read.
         for _ in range(BARRIERS_PER_PARTITION):
-            world.schedule.after(world.below(duration_ms), self._ask_barrier, host)
+            delay_ms = world.below(min(duration_ms, STALE_LEADER_MS_MAX))
+            world.schedule.after(delay_ms, self._ask_barrier, host)
 
     def _ask_barrier(self, host: Host) -> None:
         if host.replica is not None and not self._over:

@@ -14,10 +14,11 @@ Every breach raises `InvariantBroken`.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from bisect import bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from raftlog.state import Candidate, Leader, PreCandidate
+from raftlog.state import Candidate, Leader, PreCandidate, ascends
 from replog.entry import Epoch
 from replog.errors import InvariantBroken
 
@@ -127,13 +128,10 @@ def _check_log(state: State) -> None:
     runs, last_index = state.log.runs(), state.log.last_index
     firsts = [first for first, _ in runs]
     _require(firsts[:1] == ([1] if last_index else []), "a log begins at index 1")
-    _require(
-        all(low < high for low, high in pairwise([*firsts, last_index + 1])),
-        "runs of epochs ascend to the end of the log",
-    )
+    _require(ascends([*firsts, last_index + 1]), "runs of epochs ascend to the end of the log")
     terms = [epoch.number for _, epoch in runs]
     _require(
-        all(low < high for low, high in pairwise([0, *terms, state.term + 1])),
+        ascends([0, *terms, state.term + 1]),
         "terms ascend along the log and do not exceed the current one",
     )
     _require(0 <= state.commit_index <= last_index, "what is committed is in the log")
@@ -160,7 +158,8 @@ def _check_leader(state: State, leader: Leader) -> None:
 
 
 def _prefix(observed: Observed, last_index: int) -> tuple[tuple[int, Epoch], ...]:
-    return tuple([run for run in observed.runs if run[0] <= last_index])
+    """The runs of the entries up to `last_index`."""
+    return observed.runs[: bisect_right(observed.runs, last_index, key=itemgetter(0))]
 
 
 def _require(fact: bool, words: str) -> None:  # noqa: FBT001 - reads as a sentence

@@ -28,7 +28,7 @@ from raftlog.messages import (
 from raftlog.state import Handed, Leader
 from replog.agreement import EntryRef
 from replog.entry import Kind
-from replog.errors import PeerFault
+from replog.errors import InvariantBroken, PeerFault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,10 +93,15 @@ def _tell_term(state: State, sender: str) -> None:
 def _take_entries(state: State, metas: Sequence[Meta]) -> None:
     log = state.log
     known = 0
-    while known < len(metas) and metas[known].index <= log.last_index:
-        if metas[known].epoch.number != log.term_at(metas[known].index):
-            state.truncate(metas[known].index)
+    for meta in metas:
+        if meta.index > log.last_index:
             break
+        epoch = log.epoch_at(meta.index)
+        if meta.epoch.number != epoch.number:
+            state.truncate(meta.index)
+            break
+        if meta.epoch.node != epoch.node:
+            raise InvariantBroken(f"entry {meta.index} of {meta.epoch} is here of {epoch}")
         known += 1
     for meta in metas[known:]:
         state.append(meta.epoch)

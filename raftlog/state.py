@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import pairwise
+from operator import lt
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from raftlog.progress import Progress
@@ -415,8 +415,8 @@ def check_restored(node: str, restored: Restored) -> None:
     terms = [epoch.number for _, epoch in restored.epochs]
     if (
         firsts[:1] != ([1] if last_index else [])
-        or not _ascends([*firsts, last_index + 1])
-        or not _ascends([0, *terms])
+        or not ascends([*firsts, last_index + 1])
+        or not ascends([0, *terms])
     ):
         raise InvariantBroken(f"epochs {restored.epochs} cannot be those of {last_index} entries")
     if terms and terms[-1] > restored.promise.number:
@@ -431,5 +431,6 @@ def check_restored(node: str, restored: Restored) -> None:
         )
 
 
-def _ascends(numbers: list[int]) -> bool:
-    return all(low < high for low, high in pairwise(numbers))
+def ascends(numbers: list[int]) -> bool:
+    """Whether each number is higher than the one before it."""
+    return all(map(lt, numbers, numbers[1:]))

@@ -9,6 +9,8 @@ from replog.errors import ConfigError
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+RUN_BYTES_MAX = 8 * MIB
+"""Of any node: what every node takes, whatever it allows its own application."""
 RUN_OVERHEAD_BYTES = 16
 """More than msgpack adds to a run of one record."""
 
@@ -50,5 +52,5 @@ class Limits:
                 f"record_bytes_max {self.record_bytes_max} must leave {RUN_OVERHEAD_BYTES} bytes "
                 f"within run_bytes_max {self.run_bytes_max}"
             )
-        if self.run_bytes_max > 8 * MIB:
+        if self.run_bytes_max > RUN_BYTES_MAX:
             raise ConfigError(f"run_bytes_max {self.run_bytes_max} exceeds 8 MiB, the wire's limit")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from replog.errors import Busy, Closed, NodeStopped
+from replog.errors import Busy, Closed, NodeStopped, StoreFailed
 from replog.pending import Pending, fail_all, resolve_all
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ class Inbox:
     def __init__(self, pending_bytes_max: int, wake: Callable[[], None]) -> None:
         self.sleeping = False
         """Set by the node before it waits: whoever adds then wakes it."""
-        self.disk_is_full = False
-        """Set by the node at the store's soft limit: appends raise `Busy`."""
+        self.disk_bytes_free = 0
+        """Set by the node after each commit: what the store may grow by. Appends that wait count
+        twice against it: a page of LMDB may be half empty."""
         self._wake = wake
         self._bytes_max = pending_bytes_max
         self._lock = threading.Lock()
         self._groups: list[Records | PackedRun] = []
-        self._records: list[bytes] = []
-        self._tickets: list[Pending[int]] = []
-        self._records_size = 0
+        self._singles: list[tuple[bytes, Pending[int]]] = []
+        """Pairs, each added at once: an exception of a signal must not part them."""
         self._added_bytes = 0
         self._finished_bytes = 0
         self._requests: list[tuple[Callable[[Pending[Any]], None], Pending[Any]]] = []
@@ -83,9 +83,7 @@ class Inbox:
         size = len(record)
         with self._lock:
             self._admit(size + RECORD_COST_BYTES)
-            self._records.append(record)
-            self._tickets.append(pending)
-            self._records_size += size
+            self._singles.append((record, pending))
         if self.sleeping:
             self._wake()
         return pending
@@ -112,10 +110,13 @@ class Inbox:
         return pending
 
     def room(self) -> Pending[None]:
-        """Resolved once half of `pending_bytes_max` is free. Raises `Closed` or `NodeStopped`."""
+        """Resolved once half of `pending_bytes_max` is free. Raises `Closed` or `NodeStopped`, and
+        `Busy` when the disk is what is full: waiting would not help."""
         pending: Pending[None] = Pending()
         with self._lock:
             self.check_open()
+            if self.disk_bytes_free <= 0:
+                raise self._disk_full()
             self._waiting_for_room.append(pending)
         self._grant_room()
         return pending
@@ -129,12 +130,22 @@ class Inbox:
                 f"{waiting} bytes of appends are waiting, {self._bytes_max} are allowed: "
                 f"await log.room() and append again"
             )
-        if self.disk_is_full:
-            raise Busy(
-                "the store has reached its soft limit: nothing can be appended until space is "
-                "freed; open the directory with a larger map_bytes_max"
-            )
+        if 2 * (waiting + size) > self.disk_bytes_free:
+            raise self._disk_full()
         self._added_bytes += size
+
+    def _disk_full(self) -> Busy:
+        return Busy(
+            f"the store may grow by {self.disk_bytes_free} bytes more: open the directory with a "
+            f"larger map_bytes_max"
+        )
+
+    def disown(self) -> None:
+        """In a forked child, where no node runs: refuse everything. Takes no lock, for a thread
+        that is not here may hold it for ever."""
+        self._is_closed = True
+        self._failure = StoreFailed("this log was opened before this process was forked")
+        self._lock = threading.Lock()
 
     def check_open(self) -> None:
         """Raise `Closed` or `NodeStopped` once nothing is taken any more."""
@@ -146,7 +157,7 @@ class Inbox:
     @property
     def has_items(self) -> bool:
         """Whether anything waits for the node."""
-        return bool(self._tickets or self._groups or self._requests)
+        return bool(self._singles or self._groups or self._requests)
 
     def take(
         self,
@@ -175,9 +186,10 @@ class Inbox:
         fail_all(waiting, end_error(failure))
 
     def _gather(self) -> None:
-        if self._records:
-            self._groups.append(Records(self._records, self._tickets, self._records_size))
-            self._records, self._tickets, self._records_size = [], [], 0
+        if self._singles:
+            records, tickets = map(list, zip(*self._singles, strict=True))
+            self._singles = []
+            self._groups.append(Records(records, tickets, sum(map(len, records))))
 
     def _grant_room(self) -> None:
         with self._lock:

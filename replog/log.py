@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 import random
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -216,6 +216,10 @@ class ReplicatedLog:
         self._node.stop()
         _open_logs.discard(self)
 
+    def disown(self) -> None:
+        """In a forked child, where no node runs: every call from here raises."""
+        self._inbox.disown()
+
     def __enter__(self) -> Self:
         return self
 
@@ -238,6 +242,8 @@ class Follower:
         self._position = start
         self._records: list[Record] = []
         """Read and not yet returned, in reverse."""
+        self._more: Pending[None] | None = None
+        """Resolved when there is more; kept when a caller gives up waiting."""
 
     def __iter__(self) -> Follower:
         return self
@@ -245,7 +251,7 @@ class Follower:
     def __next__(self) -> Record:
         if not self._records:
             try:
-                self._recent.wait(self._position).result()
+                self._wait().result()
                 self._fill()
             except Closed:
                 raise StopIteration from None
@@ -257,13 +263,19 @@ class Follower:
     async def __anext__(self) -> Record:
         if not self._records:
             try:
-                await self._recent.wait(self._position)
+                await self._wait()
                 self._fill()
             except Closed:
                 raise StopAsyncIteration from None
         return self._records.pop()
 
+    def _wait(self) -> Pending[None]:
+        if self._more is None:
+            self._more = self._recent.wait(self._position)
+        return self._more
+
     def _fill(self) -> None:
+        self._more = None
         records = self._chunk(self._position)
         self._position = records[-1].offset + 1
         records.reverse()
@@ -281,13 +293,22 @@ def records_of(row: Delivered, entry: Entry) -> list[Record]:
     return records
 
 
-_open_logs: weakref.WeakSet[ReplicatedLog] = weakref.WeakSet()
+_open_logs: set[ReplicatedLog] = set()
 
 
 @atexit.register
 def _close_forgotten() -> None:
     for log in list(_open_logs):
         log.close()
+
+
+def _disown() -> None:
+    for log in _open_logs:
+        log.disown()
+    _open_logs.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 def open(  # noqa: A001 - `replog.open` is what users look for
@@ -331,22 +352,15 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     restoration = store.restore()
     try:
         header = _frame_header(restoration.identity)
-        link = (connect or _connect(node, plaintext=plaintext))(header, addresses)
         replica = Replica(agreement, restoration, limits, now_ms(), random.Random())
+        link = (connect or _connect(node, plaintext=plaintext))(header, addresses)
     except BaseException as error:
         store.close()
         if isinstance(error, TransportError):
             raise ConfigError(f"node {node} cannot take part: {error}") from error
         raise
     recent = Recent(restoration.position.offset)
-    running = Node(
-        replica,
-        store,
-        link,
-        recent,
-        pending_bytes_max=limits.pending_bytes_max,
-        map_bytes_max=limits.map_bytes_max,
-    )
+    running = Node(replica, store, link, recent, limits)
     running.start()
     log = ReplicatedLog(running, store, recent, limits)
     _open_logs.add(log)
@@ -362,7 +376,7 @@ def _checked_members(
     node: str, members: Mapping[str, str] | None, connect: Any, *, plaintext: bool
 ) -> dict[str, str]:
     """Every check that needs no directory, so that nothing is created for bad arguments."""
-    addresses = dict(members) if members else {node: ""}
+    addresses = {node: ""} if members is None else dict(members)
     try:
         for name in (node, *addresses):
             check_node_id(name)

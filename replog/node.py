@@ -24,6 +24,7 @@ from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from replog.config import Limits
     from replog.recent import Recent
     from replog.replica.effects import Completion, Effects, Load, Outgoing
     from replog.replica.replica import Replica
@@ -132,21 +133,20 @@ class Node:
         store: Store,
         transport: Transport,
         recent: Recent,
-        *,
-        pending_bytes_max: int,
-        map_bytes_max: int,
+        limits: Limits,
     ) -> None:
-        self.inbox = Inbox(pending_bytes_max, transport.wake)
+        self.inbox = Inbox(limits.pending_bytes_max, transport.wake)
         self.failure: BaseException | None = None
         self._replica = replica
         self._store = store
         self._transport = transport
         self._recent = recent
-        self._map_bytes_soft = int(map_bytes_max * MAP_SOFT_LIMIT)
+        self._map_bytes_soft = int(limits.map_bytes_max * MAP_SOFT_LIMIT)
         self._reports: deque[int | tuple[int, Sequence[StoredEntry]] | BaseException] = deque()
         self._positions: deque[tuple[int, int]] = deque()
         """(batch id, index up to which its rows reach)."""
         self._stopping = False
+        self._measure_disk()
         name = f"replog-{replica.node}"
         self._writer = Writer(name, store, self._report)
         self._loader = Loader(name, store, self._report)
@@ -226,8 +226,11 @@ class Node:
             through = self._positions.popleft()[1]
         if through:
             self._recent.drop(through)
-        is_full = self._store.used_bytes() > self._map_bytes_soft
-        self._replica.disk_is_full = self.inbox.disk_is_full = is_full
+        self._measure_disk()
+
+    def _measure_disk(self) -> None:
+        self.inbox.disk_bytes_free = self._map_bytes_soft - self._store.used_bytes()
+        self._replica.disk_is_full = self.inbox.disk_bytes_free <= 0
 
     def _take_inbox(self) -> None:
         if not self.inbox.has_items:
@@ -284,18 +287,21 @@ class Node:
     # -- the end -------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        failure = self.failure
-        self.inbox.close(failure)
-        if failure is None:
-            self._writer.put((0, self._replica.final_batch()))
-        self._writer.stop()
-        self._loader.stop()
-        for report in self._reports:
-            if isinstance(report, BaseException):
-                self.failure = failure = failure or report
-        self._store.close()
-        self._transport.close()
-        self._fail_waiters(failure)
+        self.inbox.close(self.failure)
+        try:
+            if self.failure is None:
+                self._writer.put((0, self._replica.final_batch()))
+            self._writer.stop()
+            self._loader.stop()
+            for report in self._reports:
+                if isinstance(report, BaseException):
+                    self.failure = self.failure or report
+            self._store.close()
+            self._transport.close()
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it all the same
+            self.failure = self.failure or error
+        finally:
+            self._fail_waiters(self.failure)
 
     def _fail_waiters(self, failure: BaseException | None) -> None:
         groups, requests = self.inbox.take()

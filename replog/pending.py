@@ -57,7 +57,9 @@ class Pending(Generic[T]):
         if self._outcome is _OPEN:
             known = threading.Lock()
             known.acquire()
-            if self._register(known.release) and not known.acquire(timeout=_seconds(timeout)):
+            wake = known.release
+            if self._register(wake) and not known.acquire(timeout=_seconds(timeout)):
+                self._withdraw(wake)
                 raise TimeoutError(
                     f"no outcome within {timeout} s; it is still open and can be asked for again"
                 )
@@ -80,7 +82,7 @@ class Pending(Generic[T]):
     def _call(self, callback: Callable[[Pending[T]], object]) -> None:
         try:
             callback(self)
-        except Exception:
+        except BaseException:  # not the node's, whatever it is: nobody else must wait for it
             logger.exception("a callback of an append or barrier raised")
 
     def _get(self) -> T:
@@ -94,9 +96,15 @@ class Pending(Generic[T]):
         """Add a waiter; False when the outcome is known and the waiter will not be called."""
         with _waiters_lock:
             self._waiters = [*(self._waiters or ()), waiter]
-        if self._outcome is _OPEN:
+        return self._outcome is _OPEN or not self._withdraw(waiter)
+
+    def _withdraw(self, waiter: object) -> bool:
+        """Take this waiter back, and no other; False when it was called or will be."""
+        with _waiters_lock:
+            if self._waiters is None or waiter not in self._waiters:
+                return False
+            self._waiters = [other for other in self._waiters if other is not waiter] or None
             return True
-        return waiter not in _take_waiters(self)
 
 
 def _seconds(timeout: float | None) -> float:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from transport.address import check_peer
 from transport.frames import FrameGate, FrameHeader, check_message, check_node, new_drops
 from transport.interface import RECEIVE_MESSAGES_MAX, AddressInUse, Received
 from transport.owner import Owner
+from transport.wakeup import WAIT_TIMEOUT_MS_MAX, Wakeup
 
 __all__ = ["LoopbackNetwork", "LoopbackTransport"]
 
@@ -155,7 +157,8 @@ class LoopbackTransport:
     def wait(self, timeout_ms: int | None) -> None:
         """See `Transport.wait`."""
         self._owner.claim()
-        self._inbox.wait(None if timeout_ms is None else max(timeout_ms, 0) / 1000)
+        waited = None if timeout_ms is None else min(max(timeout_ms, 0), WAIT_TIMEOUT_MS_MAX)
+        self._inbox.wait(waited)
 
     def wake(self) -> None:
         """See `Transport.wake`."""
@@ -194,34 +197,34 @@ class _Inbox:
 
     def __init__(self) -> None:
         self._messages: deque[_Message] = deque()
-        self._changed = threading.Condition()
-        self._woken = False
+        self._lock = threading.Lock()
         self._closed = False
+        self._wakeup = Wakeup()
+        self._poll = select.poll()
+        self._poll.register(self._wakeup.fd, select.POLLIN)
 
     def put(self, message: _Message) -> bool:
-        with self._changed:
+        with self._lock:
             if self._closed or len(self._messages) >= INBOX_MESSAGES_MAX:
                 return False
             self._messages.append(message)
-            self._changed.notify()
-            return True
+        self._wakeup.set()
+        return True
 
     def take(self, count_max: int) -> list[_Message]:
-        with self._changed:
+        with self._lock:
             count = min(len(self._messages), count_max)
             return [self._messages.popleft() for _ in range(count)]
 
-    def wait(self, timeout_seconds: float | None) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._woken or self._messages, timeout_seconds)
-            self._woken = False
+    def wait(self, timeout_ms: int | None) -> None:
+        if self._poll.poll(0 if self._messages else timeout_ms):
+            self._wakeup.clear()
 
     def wake(self) -> None:
-        with self._changed:
-            self._woken = True
-            self._changed.notify()
+        self._wakeup.set()
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._messages.clear()
+        self._wakeup.close()

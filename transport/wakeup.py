@@ -10,7 +10,12 @@ from __future__ import annotations
 import os
 import threading
 
-__all__ = ["Wakeup"]
+__all__ = ["WAIT_TIMEOUT_MS_MAX", "Wakeup"]
+
+WAIT_TIMEOUT_MS_MAX = 2**31 - 1
+"""What a poll can count."""
+READ_BYTES = 64
+"""More than is ever in the pipe."""
 
 
 class Wakeup:
@@ -31,13 +36,14 @@ class Wakeup:
         with self._lock:
             if self._closed or self._is_set:
                 return
-            self._is_set = True
+            # In this order: an exception of a signal in between may cost a write, never a wake-up.
             os.write(self._write_fd, b"\0")
+            self._is_set = True
 
     def clear(self) -> None:
         """Make `fd` unreadable. Called only when it was seen readable, so that it never blocks."""
         with self._lock:
-            os.read(self.fd, 1)
+            os.read(self.fd, READ_BYTES)
             self._is_set = False
 
     def close(self) -> None:

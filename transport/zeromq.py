@@ -37,14 +37,13 @@ from transport.frames import (
 )
 from transport.interface import RECEIVE_MESSAGES_MAX, AddressInUse, BadAddress, Received
 from transport.owner import Owner
-from transport.wakeup import Wakeup
+from transport.wakeup import WAIT_TIMEOUT_MS_MAX, Wakeup
 
 __all__ = ["LIBZMQ_VERSION_MIN", "ZeroMQTransport", "require_libzmq"]
 
 LIBZMQ_VERSION_MIN: Final = (4, 3, 5)
 """Older ones have holes that strangers can reach (CVE-2019-13132, CVE-2020-15166)."""
 CLOSE_TIMEOUT_MS: Final = 800
-WAIT_TIMEOUT_MS_MAX: Final = 2**31 - 1
 
 _RECEIVE: Final = int(zmq.DONTWAIT)
 _ROUTER: Final[link.Options] = {

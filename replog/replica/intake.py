@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from replog.config import RUN_BYTES_MAX
 from replog.entry import RUNS_MAX, Run
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Intake:
         size = 0
         for source in sources:
             while len(runs) < RUNS_MAX:
-                room = self._limits.entry_bytes_max - size if runs else self._limits.run_bytes_max
+                room = self._limits.entry_bytes_max - size if runs else RUN_BYTES_MAX
                 taken = source(origin, room)
                 if taken is None:
                     break

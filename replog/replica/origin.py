@@ -134,7 +134,7 @@ class Origin:
         if whole:
             body, tickets, count, size = head.body, head.tickets, head.count, head.size
         else:
-            room = min(bytes_max, self._limits.entry_bytes_max)
+            room = min(bytes_max, self._limits.entry_bytes_max, self._limits.run_bytes_max)
             fitting = max(1, room // (len(head.records[0]) + RECORD_OVERHEAD_BYTES))
             count = min(len(head.records), RECORDS_PER_FORMED_RUN_MAX, fitting)
             body = pack_run(head.records[:count])

@@ -66,7 +66,7 @@ class Replica:
         self.last_fault = ""
         """The latest fault of a peer, for whoever looks into it."""
         self.disk_is_full = False
-        """Set by the host at the store's soft limit: nothing is proposed or accepted any more."""
+        """Set by the host at the store's soft limit: no more records are proposed or accepted."""
         self._identity = identity
         self._agreement = agreement
         self._membership = membership
@@ -90,7 +90,6 @@ class Replica:
         self._trunk = Trunk(
             Parts(
                 identity=identity,
-                limits=limits,
                 core=self._core,
                 delivery=self._delivery,
                 origin=self._origin,
@@ -249,7 +248,7 @@ class Replica:
         return self._leadership.leader == self.node
 
     def _propose(self, wall_ms: int) -> None:
-        if self.disk_is_full or not (self._intake.is_open or self._establish(wall_ms)):
+        if not (self._intake.is_open or self._establish(wall_ms)) or self.disk_is_full:
             return
         while self._intake.has_work(self._origin) and not self._gathers():
             if not self._core.has_room:
@@ -383,6 +382,8 @@ class Replica:
         """At the end: tickets of records certainly not in the log, of records whose outcome is
         open, and of barriers."""
         unsequenced, open_ones = self._origin.drain()
+        for completion in self._completions:  # of a step that did not end
+            open_ones += completion.tickets
         return unsequenced, open_ones, self._reads.drain()
 
     def _post(self, to: str, message: Message, parts: Sequence[bytes] = ()) -> None:

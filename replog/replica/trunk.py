@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from replog.config import RUN_BYTES_MAX
 from replog.entry import RECORDS_PER_RUN_MAX, Run
 from replog.errors import PeerFault
 from replog.messages import (
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.agreement import Core, Message
-    from replog.config import Limits
     from replog.replica.comparison import Comparison
     from replog.replica.delivery import Delivery
     from replog.replica.intake import Intake
@@ -39,7 +39,6 @@ class Parts(NamedTuple):
     """The parts of a replica that trunk messages speak to."""
 
     identity: Identity
-    limits: Limits
     core: Core
     delivery: Delivery
     origin: Origin
@@ -94,10 +93,7 @@ class Trunk:
         if len(bodies) != len(message.counts) or not bodies:
             raise PeerFault(f"{len(bodies)} bodies for {len(message.counts)} runs")
         for count, body in zip(message.counts, bodies, strict=True):
-            if (
-                not 0 < count <= RECORDS_PER_RUN_MAX
-                or not 0 < len(body) <= parts.limits.run_bytes_max
-            ):
+            if not 0 < count <= RECORDS_PER_RUN_MAX or not 0 < len(body) <= RUN_BYTES_MAX:
                 raise PeerFault(f"a run of {count} records in {len(body)} bytes")
         self._producers[sender] = life
         if not parts.intake.is_open:

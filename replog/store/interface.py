@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from replog.entry import Epoch
-from replog.producers import ProducerRow as ProducerRow  # noqa: PLC0414 - a word of this interface too
+from replog.producers import ProducerRow as ProducerRow  # noqa: PLC0414 - exported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

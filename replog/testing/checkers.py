@@ -22,7 +22,7 @@ Each raises `Violation`.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.entry import DIGEST_START, Epoch, unpack_records
 
@@ -211,7 +211,8 @@ class Promises:
                     f"{node} votes in term {term} for {to}; its disk promised {promise}"
                 )
         elif name == "Appended":
-            self._check_appended(node, message.term, message.match_index)  # type: ignore[attr-defined]
+            appended: Any = message
+            self._check_appended(node, appended.term, appended.match_index)
 
     def _check_appended(self, node: str, term: int, index: int) -> None:
         """An entry may since have been overwritten, by a leader whom no holder of it elected."""

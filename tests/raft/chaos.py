@@ -6,9 +6,10 @@ from collections.abc import Callable
 from random import Random
 
 from replog.errors import ReplogError
+from replog.quorum import majority
 from tests.raft.harness import Cluster, Member
 
-NETWORK_PACKETS_MAX = 100
+NETWORK_PACKETS_MAX = 50
 SETTLE_MS = 10_000
 """Time within which a healed cluster must agree on a new entry."""
 
@@ -41,17 +42,21 @@ class Chaos:
         cluster.reports_wait = self.random.random() < 0.5
         cluster.entries_per_packet_max = self.random.choice([1, 3, 64])
         self._pauses_ms = self.random.choice([(1, 5, 10), (1, 10, 30), (10, 30, 100)])
-        self._clear = self.random.choice([0.0, 0.5, 1.0])
-        self._duplicate = self.random.choice([0.0, 0.1])
+        self._clear = self.random.choice([0.0, 0.0, 0.5, 1.0])
+        self._disk_speed = self.random.choice([0.05, 0.3])
+        self._narrow = self.random.choice([0.0, 0.8])
+        self._reign_steps = self.random.choice([15, 30, 60])
+        self._duplicate = self.random.choice([0.0, 0.1, 0.3])
         self._reorder = self.random.choice([0.0, 0.5])
 
     def run(self, steps: int) -> None:
         """So many random steps: all kinds mixed, or one reign after the other."""
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.4:
             for action in self.random.choices(self._actions, self._weights, k=steps):
                 action()
         else:
-            for _ in range(steps // 20):
+            self.cluster.reports_wait = False
+            for _ in range(steps // 8):
                 self._reign()
 
     def settle(self) -> None:
@@ -79,14 +84,16 @@ class Chaos:
             self._pass_time()
             return
         at = self.random.randrange(len(network)) if self.random.random() < self._reorder else 0
-        packet = network[at] if self.random.random() < self._duplicate else network.pop(at)
-        if self.cluster.members[packet.target].up:
-            self.cluster.deliver(packet)
+        self._arrive(at)
 
     def _drop(self) -> None:
         network = self.cluster.network
         if network:
             network.pop(self.random.randrange(len(network)))
+        self._thin_out()
+
+    def _thin_out(self) -> None:
+        network = self.cluster.network
         while len(network) > NETWORK_PACKETS_MAX:
             network.pop(self.random.randrange(len(network)))
 
@@ -114,21 +121,45 @@ class Chaos:
     def _reign(self) -> None:
         """Somebody tries to lead some of the others, for a while; figure 8 is four of these."""
         cluster = self.cluster
+        if self.random.random() < 0.5:
+            self._restart()
         group = [member.name for member in self._up()]
         self.random.shuffle(group)
-        del group[self.random.randint(1, len(group)) :]
+        if self.random.random() < self._narrow:
+            del group[majority(len(cluster.names)) :]
+        else:
+            del group[self.random.randint(1, len(group)) :]
         if self.random.random() < self._clear:
             cluster.network.clear()
-        if cluster.members[group[0]].core.deadline is not None:
-            cluster.campaign(group[0])
-        for _ in range(self.random.randrange(60)):
-            at = [n for n, p in enumerate(cluster.network) if {p.source, p.target} <= {*group}]
-            slow = [name for name in group if cluster.members[name].unpersisted]
-            if at and (not slow or self.random.random() < 0.7):
-                cluster.deliver(cluster.network.pop(self.random.choice([at[0], *at])))
+        self._thin_out()
+        cluster.now += self.random.choice([0, 100, 300])
+        for name in self.random.choice([[], group]):
+            cluster.tick(name)
+        for name in group[:2]:
+            if cluster.members[name].core.deadline is not None:
+                cluster.campaign(name)
+            self._exchange(group, self.random.randrange(self._reign_steps))
+        self.random.choice([self._read, self._read, self._propose, self._crash, self._drop])()
+
+    def _exchange(self, group: list[str], steps: int) -> None:
+        """Messages among these members, and their writes, one by one."""
+        network = self.cluster.network
+        for _ in range(steps):
+            at = [n for n, p in enumerate(network) if {p.source, p.target} <= {*group}]
+            slow = [name for name in group if self.cluster.members[name].unpersisted]
+            if at and not (slow and self.random.random() < self._disk_speed):
+                self._arrive(self.random.choice([at[0], at[-1], self.random.choice(at)]))
             elif slow:
-                cluster.persist(self.random.choice(slow), 1)
-        self.random.choice([self._read, self._propose, self._crash, self._restart, self._drop])()
+                self.cluster.persist(self.random.choice(slow), 1)
+            else:
+                break
+
+    def _arrive(self, at: int) -> None:
+        """A packet reaches its target; a copy of it may stay under way."""
+        network = self.cluster.network
+        packet = network[at] if self.random.random() < self._duplicate else network.pop(at)
+        if self.cluster.members[packet.target].up:
+            self.cluster.deliver(packet)
 
     def _propose(self) -> None:
         for member in self._up():
@@ -137,8 +168,14 @@ class Chaos:
                 self.cluster.propose(member.name, f"x{self.proposed}")
 
     def _read(self) -> None:
+        """Ask everybody, also who leads no more and does not know it; late answers come at once."""
         for member in self._up():
-            self.cluster.read(member.name)
+            if self.cluster.read(member.name) is not None and self.random.random() < 0.5:
+                self._deliver_all(member.name)
+
+    def _deliver_all(self, name: str) -> None:
+        for packet in self.cluster.take(lambda packet: packet.target == name):
+            self.cluster.deliver(packet)
 
     def _lose(self) -> None:
         member, peer = self._link()
@@ -149,7 +186,8 @@ class Chaos:
         up = self._up()
         if len(up) > 1:
             self.crashes += 1
-            self.cluster.crash(self.random.choice(up).name)
+            busy = [member for member in up if member.unpersisted]
+            self.cluster.crash(self.random.choice(busy or up).name)
 
     def _restart(self) -> None:
         for member in self.cluster.members.values():

@@ -13,8 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="record what the scenarios print now, instead of comparing",
     )
     group.addoption(
-        "--random-runs",
+        "--random-blocks",
         type=int,
-        default=100,
-        help="how many random runs of a cluster of cores to make (default: 100)",
+        default=1,
+        help="how many hundreds of random runs of a cluster of cores to make (default: 1)",
     )

@@ -161,6 +161,12 @@ def test_a_committed_entry_is_not_dropped() -> None:
         core.receive(1, "n2", AppendEntries(3, 1, 1, 0), metas(2, Epoch(3, "n2")))
 
 
+def test_two_leaders_of_one_term_in_two_logs_stop_the_node() -> None:
+    core = start(log=[1])
+    with pytest.raises(InvariantBroken, match="entry 1"):
+        core.receive(1, "n2", AppendEntries(2, 0, 0, 0), metas(1, Epoch(1, "n3")))
+
+
 def test_a_heartbeat_is_answered_at_once() -> None:
     core = start()
     receive(core, "n2", AppendEntries(2, 0, 0, 0), metas(1, TWO))

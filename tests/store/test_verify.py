@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,7 +155,8 @@ while beside_writes < 10:
 def replace_position(filled: Path, **changes: object) -> None:
     value = dict(rows_of(filled, "meta"))[b"position"]
     position = layout.parse_position("file", value)
-    put(filled, "meta", b"position", layout.pack_position(position._replace(**changes)))  # type: ignore[arg-type]
+    changed: Any = position._replace(**changes)  # type: ignore[arg-type]
+    put(filled, "meta", b"position", layout.pack_position(changed))
 
 
 def replace_row(filled: Path, index: int, **changes: object) -> None:

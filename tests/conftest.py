@@ -30,6 +30,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         help="run tests of clusters under this agreement only (default: under each)",
     )
+    group.addoption(
+        "--rewrite-scenarios",
+        action="store_true",
+        help="record what the scenarios print now, instead of comparing",
+    )
+    group.addoption(
+        "--random-blocks",
+        type=int,
+        default=1,
+        help="how many hundreds of random runs of a cluster of Raft cores to make (default: 1)",
+    )
+    group.addoption(
+        "--random-runs",
+        type=int,
+        default=100,
+        help="how many random runs of a cluster of Multi-Paxos cores to make (default: 100)",
+    )
 
 
 @pytest.fixture

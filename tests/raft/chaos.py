@@ -75,6 +75,7 @@ class Chaos:
             for name in cluster.names:
                 cluster.propose(name, "one more")
             cluster.wait(50, cluster.stabilize)
+        assert not any(member.reading for member in cluster.members.values()), "a read hangs"
 
     # --- steps ------------------------------------------------------------------------------------
 

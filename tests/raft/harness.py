@@ -114,6 +114,8 @@ class Member:
     durable_write_id: int = 0
     values: dict[EntryRef, Value] = field(default_factory=dict)
     shown: Leadership | None = None
+    reading: set[int] = field(default_factory=set)
+    """Reads neither confirmed nor failed."""
     unreported: deque[tuple[str, int, int]] = field(default_factory=deque)
     """Reports of `sent` that the core waits for."""
 
@@ -208,6 +210,7 @@ class Cluster:
         if not member.core.read(self.now, token):
             return None
         self.asked[token] = max(self.committed, default=0)
+        member.reading.add(token)
         self._turn(member)
         return token
 
@@ -261,6 +264,7 @@ class Cluster:
         member.up = False
         member.unpersisted.clear()
         member.held.clear()
+        member.reading.clear()
         member.unreported.clear()
         member.values.clear()
 
@@ -354,6 +358,7 @@ class Cluster:
         for token in ready.reads_failed:
             self.write_line(f"{member.name} cannot confirm read {token}")
             self.failed.add(token)
+            member.reading.remove(token)
 
     def _leave(self, member: Member, send: Send) -> None:
         carried = tuple(
@@ -395,10 +400,10 @@ class Cluster:
 
     def _confirm(self, member: Member, read: ReadState) -> None:
         self.write_line(f"{member.name} confirms read {read.token} at {read.index}")
-        assert read.token not in self.confirmed
         assert read.index >= self.asked[read.token], f"read {read.token} misses a committed entry"
         assert read.index <= member.memory.position
         self.confirmed[read.token] = read.index
+        member.reading.remove(read.token)
 
     def _propose(self, member: Member, value: Value) -> EntryRef | None:
         ref = member.core.propose(value.kind, len(value.data))

@@ -47,6 +47,7 @@ class Chaos:
         self._narrow = self.random.choice([0.0, 0.8])
         self._reign_steps = self.random.choice([15, 30, 60])
         self._duplicate = self.random.choice([0.0, 0.1, 0.3])
+        self._batch = self.random.choice([0.0, 0.1, 0.5])
         self._reorder = self.random.choice([0.0, 0.5])
 
     def run(self, steps: int) -> None:
@@ -159,7 +160,12 @@ class Chaos:
         """A packet reaches its target; a copy of it may stay under way."""
         network = self.cluster.network
         packet = network[at] if self.random.random() < self._duplicate else network.pop(at)
-        if self.cluster.members[packet.target].up:
+        if not self.cluster.members[packet.target].up:
+            return
+        if self.random.random() < self._batch:
+            more = self.cluster.take(lambda other: other.target == packet.target)
+            self.cluster.deliver(packet, *more)
+        else:
             self.cluster.deliver(packet)
 
     def _propose(self) -> None:
@@ -175,8 +181,9 @@ class Chaos:
                 self._deliver_all(member.name)
 
     def _deliver_all(self, name: str) -> None:
-        for packet in self.cluster.take(lambda packet: packet.target == name):
-            self.cluster.deliver(packet)
+        packets = self.cluster.take(lambda packet: packet.target == name)
+        if packets:
+            self.cluster.deliver(*packets)
 
     def _lose(self) -> None:
         member, peer = self._link()

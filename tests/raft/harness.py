@@ -79,6 +79,8 @@ class Image:
         if write.truncate_from is not None:
             for index in range(write.truncate_from, self.last_index + 1):
                 del self.entries[index]
+        indexes = [entry.index for entry in write.entries]
+        assert indexes == sorted(set(indexes)), f"entries of a write do not ascend: {indexes}"
         for index, epoch, source_epoch in write.entries:
             self.entries[index] = Stored(epoch, values[EntryRef(index, source_epoch)])
 
@@ -214,17 +216,18 @@ class Cluster:
         self._turn(member)
         return token
 
-    def deliver(self, packet: Packet) -> None:
-        """Hand a packet to its target, which must be up."""
-        member = self.members[packet.target]
-        for meta, value in packet.entries:
-            member.values[EntryRef(meta.index, meta.epoch)] = value
-        metas = [meta for meta, _ in packet.entries]
-        try:
-            member.core.receive(self.now, packet.source, packet.message, metas)
-        except PeerFault as fault:
-            self.faults.append(f"{member.name} drops {packet}: {fault}")
-            self.write_line(f"{member.name} drops it: {fault}")
+    def deliver(self, *packets: Packet) -> None:
+        """Hand packets to their one target, which must be up; ask its core once, at the end."""
+        member = self.members[packets[0].target]
+        for packet in packets:
+            for meta, value in packet.entries:
+                member.values[EntryRef(meta.index, meta.epoch)] = value
+            metas = [meta for meta, _ in packet.entries]
+            try:
+                member.core.receive(self.now, packet.source, packet.message, metas)
+            except PeerFault as fault:
+                self.faults.append(f"{member.name} drops {packet}: {fault}")
+                self.write_line(f"{member.name} drops it: {fault}")
         self._turn(member)
 
     def persist(self, name: str, count: int | None = None) -> None:
@@ -313,7 +316,7 @@ class Cluster:
         left: list[Packet] = []
         for packet in self.network:
             (taken if wanted(packet) else left).append(packet)
-        self.network = left
+        self.network[:] = left
         return taken
 
     # --- what a host does -------------------------------------------------------------------------

@@ -43,9 +43,11 @@ class Chaos:
         cluster.entries_per_packet_max = self.random.choice([1, 3, 64])
         self._pauses_ms = self.random.choice([(1, 5, 10), (1, 10, 30), (10, 30, 100)])
         self._clear = self.random.choice([0.0, 0.0, 0.5, 1.0])
+        self._disk_speed = self.random.choice([0.05, 0.3])
         self._narrow = self.random.choice([0.0, 0.8])
         self._reign_steps = self.random.choice([15, 30, 60])
         self._duplicate = self.random.choice([0.0, 0.1, 0.3])
+        self._batch = self.random.choice([0.0, 0.1, 0.5])
         self._reorder = self.random.choice([0.0, 0.5])
 
     def run(self, steps: int) -> None:
@@ -74,6 +76,7 @@ class Chaos:
             for name in cluster.names:
                 cluster.propose(name, "one more")
             cluster.wait(50, cluster.stabilize)
+        assert not any(member.reading for member in cluster.members.values()), "a read hangs"
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class Chaos:
             if cluster.members[name].core.deadline is not None:
                 cluster.campaign(name)
             self._exchange(group, self.random.randrange(self._reign_steps))
-        self.random.choice([self._read, self._propose, self._propose, self._crash, self._drop])()
+        self.random.choice([self._read, self._read, self._propose, self._crash, self._drop])()
 
     def _exchange(self, group: list[str], steps: int) -> None:
         """Messages among these members, and their writes, one by one."""
@@ -146,7 +149,7 @@ class Chaos:
         for _ in range(steps):
             at = [n for n, p in enumerate(network) if {p.source, p.target} <= {*group}]
             slow = [name for name in group if self.cluster.members[name].unpersisted]
-            if at and (not slow or self.random.random() < 0.7):
+            if at and not (slow and self.random.random() < self._disk_speed):
                 self._arrive(self.random.choice([at[0], at[-1], self.random.choice(at)]))
             elif slow:
                 self.cluster.persist(self.random.choice(slow), 1)
@@ -157,7 +160,12 @@ class Chaos:
         """A packet reaches its target; a copy of it may stay under way."""
         network = self.cluster.network
         packet = network[at] if self.random.random() < self._duplicate else network.pop(at)
-        if self.cluster.members[packet.target].up:
+        if not self.cluster.members[packet.target].up:
+            return
+        if self.random.random() < self._batch:
+            more = self.cluster.take(lambda other: other.target == packet.target)
+            self.cluster.deliver(packet, *more)
+        else:
             self.cluster.deliver(packet)
 
     def _propose(self) -> None:
@@ -167,9 +175,15 @@ class Chaos:
                 self.cluster.propose(member.name, f"x{self.proposed}")
 
     def _read(self) -> None:
-        """Ask everybody, so also those who lead no more and do not know it."""
+        """Ask everybody, also who leads no more and does not know it; late answers come at once."""
         for member in self._up():
-            self.cluster.read(member.name)
+            if self.cluster.read(member.name) is not None and self.random.random() < 0.5:
+                self._deliver_all(member.name)
+
+    def _deliver_all(self, name: str) -> None:
+        packets = self.cluster.take(lambda packet: packet.target == name)
+        if packets:
+            self.cluster.deliver(*packets)
 
     def _lose(self) -> None:
         member, peer = self._link()
@@ -180,7 +194,8 @@ class Chaos:
         up = self._up()
         if len(up) > 1:
             self.crashes += 1
-            self.cluster.crash(self.random.choice(up).name)
+            busy = [member for member in up if member.unpersisted]
+            self.cluster.crash(self.random.choice(busy or up).name)
 
     def _restart(self) -> None:
         for member in self.cluster.members.values():

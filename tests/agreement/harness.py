@@ -58,6 +58,8 @@ class Member:
     staged: dict[EntryRef, Value] = field(default_factory=dict)
     """Payloads that arrived or were proposed in this turn."""
     shown: Leadership | None = None
+    reading: set[int] = field(default_factory=set)
+    """Reads neither confirmed nor failed."""
     unreported: deque[tuple[str, int, int]] = field(default_factory=deque)
     """Reports of `sent` that the core waits for."""
 
@@ -157,20 +159,22 @@ class Cluster:
         if not member.core.read(self.now, token):
             return None
         self.asked[token] = max(self.committed, default=0)
+        member.reading.add(token)
         self._turn(member)
         return token
 
-    def deliver(self, packet: Packet) -> None:
-        """Hand a packet to its target, which must be up."""
-        member = self.members[packet.target]
-        for meta, value in packet.entries:
-            member.staged[EntryRef(meta.index, meta.epoch)] = value
-        metas = [meta for meta, _ in packet.entries]
-        try:
-            member.core.receive(self.now, packet.source, packet.message, metas)
-        except PeerFault as fault:
-            self.faults.append(f"{member.name} drops {packet}: {fault}")
-            self.write_line(f"{member.name} drops it: {fault}")
+    def deliver(self, *packets: Packet) -> None:
+        """Hand packets to their one target, which must be up; ask its core once, at the end."""
+        member = self.members[packets[0].target]
+        for packet in packets:
+            for meta, value in packet.entries:
+                member.staged[EntryRef(meta.index, meta.epoch)] = value
+            metas = [meta for meta, _ in packet.entries]
+            try:
+                member.core.receive(self.now, packet.source, packet.message, metas)
+            except PeerFault as fault:
+                self.faults.append(f"{member.name} drops {packet}: {fault}")
+                self.write_line(f"{member.name} drops it: {fault}")
         self._turn(member)
 
     def persist(self, name: str, count: int | None = None) -> None:
@@ -210,6 +214,7 @@ class Cluster:
         member.up = False
         member.unpersisted.clear()
         member.held.clear()
+        member.reading.clear()
         member.unreported.clear()
         member.staged.clear()
 
@@ -258,7 +263,7 @@ class Cluster:
         left: list[Packet] = []
         for packet in self.network:
             (taken if wanted(packet) else left).append(packet)
-        self.network = left
+        self.network[:] = left
         return taken
 
     # --- what a host does -------------------------------------------------------------------------
@@ -309,6 +314,7 @@ class Cluster:
         for token in ready.reads_failed:
             self.write_line(f"{member.name} cannot confirm read {token}")
             self.failed.add(token)
+            member.reading.remove(token)
 
     def _leave(self, member: Member, send: Send) -> None:
         carried = tuple(self._carried(member, send))
@@ -361,10 +367,10 @@ class Cluster:
 
     def _confirm(self, member: Member, read: ReadState) -> None:
         self.write_line(f"{member.name} confirms read {read.token} at {read.index}")
-        assert read.token not in self.confirmed
         assert read.index >= self.asked[read.token], f"read {read.token} misses a committed entry"
         assert read.index <= member.memory.position
         self.confirmed[read.token] = read.index
+        member.reading.remove(read.token)
 
     def _propose(self, member: Member, value: Value) -> EntryRef | None:
         ref = member.core.propose(value.kind, len(value.data))

@@ -79,6 +79,8 @@ class Image:
         if write.truncate_from is not None:
             for index in range(write.truncate_from, self.last_index + 1):
                 del self.entries[index]
+        indexes = [entry.index for entry in write.entries]
+        assert indexes == sorted(set(indexes)), f"entries of a write do not ascend: {indexes}"
         self.entries.update(change.entries)
 
     def copy(self) -> Image:

@@ -301,11 +301,10 @@ def test_a_fetch_of_nothing_is_a_fault(message) -> None:
 # --- restarts -------------------------------------------------------------------------------------
 
 
-def test_what_is_on_disk_is_all_that_matters_after_a_restart() -> None:
+def test_after_a_restart_no_lower_ballot_is_obeyed() -> None:
     core = start(promise=FIVE, accepted={4: THREE}, commit=3)
-    assert receive(core, "n3", Accept(FOUR, 3), metas(5, FOUR)).sends == (
-        Send("n3", Nack(FIVE), 0),
-    )
+    (refusal,) = receive(core, "n3", Accept(FOUR, 3), metas(4, FOUR)).sends
+    assert refusal == Send("n3", Nack(FIVE), 0)
     receive(core, "n2", Accept(FIVE, 3), metas(4, FIVE))
     persist(core)
     assert core.state.log.accepted() == refs(4, FIVE)

@@ -8,33 +8,13 @@ waits (section 5.4.1 of the paper leaves it no choice).
 
 from __future__ import annotations
 
-from itertools import combinations, permutations
 from random import Random
 
 import pytest
 
 from raftlog import Raft
-from replog.quorum import majority
-from tests.raft.harness import Cluster
-
-Links = frozenset[tuple[int, int]]
-
-
-def graphs(size: int) -> list[Links]:
-    """Every graph of so many nodes in which one reaches a majority, each in one numbering."""
-    pairs = list(combinations(range(size), 2))
-    found: dict[Links, None] = {}
-    seen: set[Links] = set()
-    for bits in range(1 << len(pairs)):
-        links = frozenset([pair for place, pair in enumerate(pairs) if bits >> place & 1])
-        reached = [1 + sum(node in pair for pair in links) for node in range(size)]
-        if links not in seen and max(reached) >= majority(size):
-            found[links] = None
-            for at in permutations(range(size)):
-                moved = [(at[a], at[b]) if at[a] < at[b] else (at[b], at[a]) for a, b in links]
-                seen.add(frozenset(moved))
-    return list(found)
-
+from tests.agreement.graphs import graphs, keep_links
+from tests.agreement.harness import Cluster
 
 CASES = [(size, links) for size in (3, 4, 5) for links in graphs(size)]
 
@@ -50,9 +30,7 @@ def test_a_node_that_reaches_a_majority_is_enough(number: int) -> None:
     cluster = Cluster(Raft(), names, seed=number)
     cluster.wait(1000, cluster.stabilize)
     Random(number).shuffle(names)  # who leads, and where
-    whole = {(a, b) for a in range(size) for b in range(size) if a != b}
-    for a, b in whole - links - {(b, a) for a, b in links}:
-        cluster.cut.add((names[a], names[b]))
+    keep_links(cluster, names, links)
     cluster.wait(2500, cluster.stabilize)
     leaders = dict(cluster.leaders)
     committed = len(cluster.committed)

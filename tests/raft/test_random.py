@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from raftlog import Raft
-from tests.raft.chaos import Chaos, run_seed
-from tests.raft.harness import Cluster
+from tests.agreement.chaos import Chaos, run_seed
+from tests.agreement.harness import Cluster
 from tests.raft.watcher import Watcher
 
 STEPS = 1000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raftlog import Raft
-from tests.raft.scenario import Scenario, parse
+from tests.agreement.scenario import Scenario, parse
 from tests.raft.watcher import Watcher
 
 FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
@@ -15,7 +15,7 @@ FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_scenario(path: Path, pytestconfig: pytest.Config) -> None:
-    scenario = Scenario(Raft, Watcher)
+    scenario = Scenario(Raft, Watcher, number_is_enough=True)
     blocks = parse(path.read_text(encoding="utf-8"))
     printed = [scenario.run(block) for block in blocks]
     if pytestconfig.getoption("--rewrite-scenarios", default=False):

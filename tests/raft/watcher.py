@@ -7,19 +7,20 @@ from hashlib import blake2b
 from raftlog.core import RaftCore
 from raftlog.invariants import Observed, check_state, check_step, observe
 from replog.entry import Epoch
-from tests.raft.harness import Cluster, Image, Member, Stored
+from tests.agreement.harness import Cluster, Member
+from tests.agreement.image import Image, Stored
 
 
 class Watcher:
     """Give it to `Cluster(watch=...)`. The cluster itself checks that members commit the same
-    entries and that each term has one leader."""
+    entries, and that these are on the disks of a quorum."""
 
     def __init__(self) -> None:
         self.steps = 0
         self._observed: dict[str, tuple[RaftCore, Observed]] = {}
         self._digests: dict[tuple[int, Epoch], bytes] = {}
         self._seen: dict[str, dict[int, tuple[Stored, bytes]]] = {}
-        self._complete: set[int] = set()
+        self._leaders: dict[int, str] = {}
         self._committed_in: dict[int, int] = {}
         """By index: the term in which an entry was first committed."""
 
@@ -41,9 +42,10 @@ class Watcher:
         if len(cluster.committed) > len(self._committed_in):
             for index in cluster.committed.keys() - self._committed_in.keys():
                 self._committed_in[index] = now.term
-        if now.leads and now.term not in self._complete:
-            self._complete.add(now.term)
+        if now.leads and now.term not in self._leaders:
+            self._leaders[now.term] = member.name
             self._check_leader_completeness(cluster, now.term, member.memory)
+        assert not now.leads or self._leaders[now.term] == member.name, f"two lead {now.term}"
 
     def _check_log_matching(self, member: Member) -> None:
         """If two logs hold an entry of the same index and term, they are equal up to there."""

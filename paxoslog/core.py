@@ -11,10 +11,10 @@ acceptor. Confirmed reads: `reads`. What all of them change: `state`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paxoslog import election, replication
+from paxoslog import election, reads, replication
 from paxoslog.messages import (
     ACCEPTED_AHEAD_MAX,
     CARRIERS,
@@ -38,6 +38,7 @@ from paxoslog.messages import (
 )
 from paxoslog.state import Leader, Proposer, State
 from replog.agreement import Leadership
+from replog.config import HEARTBEATS_PER_ELECTION_TIMEOUT_MIN, check_positive, check_timing
 from replog.entry import NO_EPOCH
 from replog.errors import ConfigError, PeerFault
 from replog.membership import Membership
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
     from replog.agreement import Core, EntryRef, Message, Meta, Ready, Restored
     from replog.entry import Epoch, Kind
 
-HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 3
-"""Two heartbeats in a row may be lost or late without a new ballot."""
 BALLOT_JUMP_MAX = 1 << 32
 """A higher jump is no election but a fault, and would use up the ballots."""
 
@@ -85,23 +84,8 @@ class MultiPaxos:
     prepared (FPaxos, section 3). None: majorities for both. The same on every node."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if value is None and name == "accept_quorum":
-                continue
-            if type(value) is not int or value <= 0:
-                raise ConfigError(f"{name} must be a positive integer, not {value!r}")
-        if self.election_timeout_ms_max <= self.election_timeout_ms_min:
-            raise ConfigError(
-                f"election_timeout_ms_max {self.election_timeout_ms_max} must exceed "
-                f"election_timeout_ms_min {self.election_timeout_ms_min}: equal timeouts collide"
-            )
-        if self.heartbeat_ms * HEARTBEATS_PER_ELECTION_TIMEOUT_MIN > self.election_timeout_ms_min:
-            raise ConfigError(
-                f"heartbeat_ms {self.heartbeat_ms} must fit "
-                f"{HEARTBEATS_PER_ELECTION_TIMEOUT_MIN} times into election_timeout_ms_min "
-                f"{self.election_timeout_ms_min}"
-            )
+        check_positive(self)
+        check_timing(self)
         if self.inflight_entries_max > ACCEPTED_AHEAD_MAX:
             raise ConfigError(
                 f"inflight_entries_max {self.inflight_entries_max} exceeds {ACCEPTED_AHEAD_MAX}, "
@@ -323,10 +307,7 @@ class PaxosCore:
             or replication.has_answers(state)
             or (
                 isinstance(role, Leader)
-                and (
-                    replication.has_sends(state, role)
-                    or (role.reads.due and replication.knows_every_choice(state, role))
-                )
+                and (replication.has_sends(state, role) or reads.are_due(state, role))
             )
         )
 
@@ -340,10 +321,8 @@ class PaxosCore:
         role = state.role
         replication.send_answers(state)
         if isinstance(role, Leader):
-            if role.reads.due and replication.knows_every_choice(state, role):
-                role.reads.begin(state.node, state.commit_index)
-                replication.send_heartbeats(state, role)
-                state.confirm_reads(role.reads.confirm(state.quorums))
+            if reads.are_due(state, role):
+                reads.begin_round(state, role)
             if role.first_index:
                 replication.send_entries(state, role)
                 replication.send_commit_notices(state, role)

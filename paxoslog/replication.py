@@ -251,11 +251,6 @@ def count_own_acceptance(state: State, entries: Sequence[WriteEntry]) -> None:
                 _count(state, leader, entry.index, state.node)
 
 
-def knows_every_choice(state: State, leader: Leader) -> bool:
-    """Whether everything that was chosen before this leadership is known to be."""
-    return 0 < leader.first_index <= state.commit_index
-
-
 def _begin(state: State, leader: Leader, first_index: int) -> None:
     """All that was adopted is proposed: send it from here on."""
     leader.first_index = first_index
@@ -319,8 +314,8 @@ def count_heartbeat(state: State, sender: str, answer: HeartbeatReply) -> None:
     leader = state.role
     if not isinstance(leader, Leader):
         return
-    if not 0 <= answer.round <= leader.reads.round:
-        raise PeerFault(f"{sender} answers round {answer.round} of {leader.reads.round}")
+    if not 0 <= answer.round <= leader.reads.number:
+        raise PeerFault(f"{sender} answers round {answer.round} of {leader.reads.number}")
     progress = leader.progress[sender]
     _hear(state, progress, sender, answer.commit_index)
     leader.reads.acknowledge(sender, answer.round)
@@ -370,7 +365,7 @@ def send_heartbeats(state: State, leader: Leader) -> None:
     for peer, progress in leader.progress.items():
         commit_index = _tellable(state, leader, progress)
         progress.commit_told = max(progress.commit_told, commit_index)
-        state.send(peer, Heartbeat(leader.ballot, commit_index, leader.reads.round))
+        state.send(peer, Heartbeat(leader.ballot, commit_index, leader.reads.number))
     state.timer = state.now + state.tuning.heartbeat_ms if leader.progress else None
 
 

@@ -19,10 +19,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from paxoslog.messages import FetchAccepted, FetchChosen, Promise
-from paxoslog.reads import Reads
 from replog.agreement import EntryRef, Message, ReadState, Ready, Restored, Send, Write, WriteEntry
 from replog.entry import NO_EPOCH, Epoch
 from replog.errors import InvariantBroken
+from replog.rounds import Rounds
 
 if TYPE_CHECKING:
     from random import Random
@@ -240,7 +240,7 @@ class Leader:
     """By acceptor, in order of their ids."""
     moved_at: int
     """When it last came closer to its first entry."""
-    reads: Reads = field(default_factory=Reads)
+    reads: Rounds = field(default_factory=Rounds)
     first_index: int = 0
     """Index of its first entry above all it has adopted; 0 until the host has proposed it."""
     accepted_by: dict[int, set[str]] = field(default_factory=dict)

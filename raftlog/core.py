@@ -10,10 +10,10 @@ Confirmed reads: `reads`. What all of them change: `state`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raftlog import election, replication
+from raftlog import election, reads, replication
 from raftlog.messages import (
     MESSAGES,
     Appended,
@@ -29,8 +29,9 @@ from raftlog.messages import (
 )
 from raftlog.state import Leader, State
 from replog.agreement import Leadership
+from replog.config import HEARTBEATS_PER_ELECTION_TIMEOUT_MIN, check_positive, check_timing
 from replog.entry import NO_EPOCH, Epoch
-from replog.errors import ConfigError, PeerFault
+from replog.errors import PeerFault
 from replog.membership import Membership
 from replog.quorum import majorities
 
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from replog.agreement import Core, EntryRef, Message, Meta, Ready, Restored
     from replog.entry import Kind
 
-HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 3
-"""Two heartbeats in a row may be lost or late without an election."""
 TERM_JUMP_MAX = 1 << 32
 """A higher jump is no election but a fault, and would use up the terms."""
 
@@ -68,21 +67,8 @@ class Raft:
     """Bytes under way to one follower; the last send may exceed it."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if type(value) is not int or value <= 0:
-                raise ConfigError(f"{name} must be a positive integer, not {value!r}")
-        if self.election_timeout_ms_max <= self.election_timeout_ms_min:
-            raise ConfigError(
-                f"election_timeout_ms_max {self.election_timeout_ms_max} must exceed "
-                f"election_timeout_ms_min {self.election_timeout_ms_min}: equal timeouts collide"
-            )
-        if self.heartbeat_ms * HEARTBEATS_PER_ELECTION_TIMEOUT_MIN > self.election_timeout_ms_min:
-            raise ConfigError(
-                f"heartbeat_ms {self.heartbeat_ms} must fit "
-                f"{HEARTBEATS_PER_ELECTION_TIMEOUT_MIN} times into election_timeout_ms_min "
-                f"{self.election_timeout_ms_min}"
-            )
+        check_positive(self)
+        check_timing(self)
 
     @property
     def retransmit_ms(self) -> int:
@@ -248,10 +234,7 @@ class RaftCore:
         role = state.role
         return state.has_output or (
             isinstance(role, Leader)
-            and (
-                replication.has_sends(state, role)
-                or (role.reads.due and replication.knows_every_commit(state, role))
-            )
+            and (replication.has_sends(state, role) or reads.are_due(state, role))
         )
 
     def ready(self) -> Ready:
@@ -263,10 +246,8 @@ class RaftCore:
         state = self.state
         role = state.role
         if isinstance(role, Leader):
-            if role.reads.due and replication.knows_every_commit(state, role):
-                role.reads.begin(state.node, state.commit_index)
-                replication.send_heartbeats(state, role)
-                state.confirm_reads(role.reads.confirm(state.quorums))
+            if reads.are_due(state, role):
+                reads.begin_round(state, role)
             replication.send_entries(state, role)
             replication.send_commit_notices(state, role)
         return state.take()

@@ -183,11 +183,6 @@ def advance_commit(state: State) -> None:
         state.commit(reached)
 
 
-def knows_every_commit(state: State, leader: Leader) -> bool:
-    """Whether an entry of this term is committed, and so everything before it (section 6.4)."""
-    return 0 < leader.first_index <= state.commit_index
-
-
 # --- leader: answers ------------------------------------------------------------------------------
 
 
@@ -230,8 +225,8 @@ def count_heartbeat(state: State, sender: str, answer: HeartbeatReply) -> None:
     leader = state.role
     if not isinstance(leader, Leader):
         return
-    if not 0 <= answer.round <= leader.reads.round:
-        raise PeerFault(f"{sender} answers round {answer.round} of {leader.reads.round}")
+    if not 0 <= answer.round <= leader.reads.number:
+        raise PeerFault(f"{sender} answers round {answer.round} of {leader.reads.number}")
     progress = leader.progress[sender]
     progress.heard(state.now)
     leader.reads.acknowledge(sender, answer.round)
@@ -271,7 +266,7 @@ def send_heartbeats(state: State, leader: Leader) -> None:
     for peer, progress in leader.progress.items():
         commit_index = min(state.commit_index, progress.match_index)
         progress.commit_told = max(progress.commit_told, commit_index)
-        state.send(peer, Heartbeat(state.term, commit_index, leader.reads.round))
+        state.send(peer, Heartbeat(state.term, commit_index, leader.reads.number))
     state.deadline = state.now + state.tuning.heartbeat_ms if leader.progress else None
 
 

@@ -20,10 +20,10 @@ from operator import lt
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from raftlog.progress import Progress
-from raftlog.reads import Reads
 from replog.agreement import EntryRef, Message, ReadState, Ready, Restored, Send, Write, WriteEntry
 from replog.entry import NO_EPOCH, Epoch
 from replog.errors import InvariantBroken, PeerFault
+from replog.rounds import Rounds
 
 if TYPE_CHECKING:
     from random import Random
@@ -221,7 +221,7 @@ class Leader:
     epoch: Epoch
     progress: dict[str, Progress]
     """By follower, in order of their ids."""
-    reads: Reads = field(default_factory=Reads)
+    reads: Rounds = field(default_factory=Rounds)
     first_index: int = 0
     """Index of the first entry of this term; 0 until the host has proposed it."""
 

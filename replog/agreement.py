@@ -238,10 +238,6 @@ class Agreement(Protocol):
     def control_messages(self) -> Set[type[Message]]:
         """Those that must not wait behind entries: votes, heartbeats, acknowledgements."""
 
-    @property
-    def election_timeout_ms_min(self) -> int:
-        """No node campaigns sooner after hearing a leader."""
-
     def membership(self, voters: Set[str]) -> Membership:
         """The bootstrap membership of these voters with this agreement's quorums.
 

@@ -1,8 +1,9 @@
-"""Limits of one node: the bounds that a user may set."""
+"""What a user may set: the limits of one node, and what every agreement's tuning must obey."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 from replog.errors import ConfigError
 
@@ -13,6 +14,8 @@ RUN_BYTES_MAX = 8 * MIB
 """Of any node: what every node takes, whatever it allows its own application."""
 RUN_OVERHEAD_BYTES = 16
 """More than msgpack adds to a run of one record."""
+HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 3
+"""Two heartbeats in a row may be lost or late without an election."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +46,7 @@ class Limits:
     """A forward or read without progress is sent again after this."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if type(value) is not int or value <= 0:
-                raise ConfigError(f"{field.name} must be a positive integer, not {value!r}")
+        check_positive(self)
         if self.record_bytes_max + RUN_OVERHEAD_BYTES > self.run_bytes_max:
             raise ConfigError(
                 f"record_bytes_max {self.record_bytes_max} must leave {RUN_OVERHEAD_BYTES} bytes "
@@ -54,3 +54,45 @@ class Limits:
             )
         if self.run_bytes_max > RUN_BYTES_MAX:
             raise ConfigError(f"run_bytes_max {self.run_bytes_max} exceeds 8 MiB, the wire's limit")
+
+
+class Timing(Protocol):
+    """The times of an agreement that elects a leader and hears it, in milliseconds."""
+
+    @property
+    def election_timeout_ms_min(self) -> int:
+        """No node campaigns sooner after hearing a leader."""
+
+    @property
+    def election_timeout_ms_max(self) -> int:
+        """Timeouts are drawn between the two."""
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """How often a leader is heard."""
+
+
+def check_positive(settings: Any) -> None:
+    """Raise `ConfigError` unless every field of this dataclass is a positive integer, or the None
+    that it defaults to."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value is None and field.default is None:
+            continue
+        if type(value) is not int or value <= 0:
+            raise ConfigError(f"{field.name} must be a positive integer, not {value!r}")
+
+
+def check_timing(timing: Timing) -> None:
+    """Raise `ConfigError` for times under which no leader would stay."""
+    low, high = timing.election_timeout_ms_min, timing.election_timeout_ms_max
+    if high <= low:
+        raise ConfigError(
+            f"election_timeout_ms_max {high} must exceed election_timeout_ms_min {low}: "
+            f"equal timeouts collide"
+        )
+    if timing.heartbeat_ms * HEARTBEATS_PER_ELECTION_TIMEOUT_MIN > low:
+        raise ConfigError(
+            f"heartbeat_ms {timing.heartbeat_ms} must fit {HEARTBEATS_PER_ELECTION_TIMEOUT_MIN} "
+            f"times into election_timeout_ms_min {low}"
+        )

@@ -52,6 +52,7 @@ ROWS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("machine",)),
     (1, ("config", "producers")),
     (1, ("agreement",)),
+    (1, ("rounds",)),
     (1, ("messages",)),
     (1, ("codec",)),
     (3, ("store.interface",)),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Corruption,
         IdentityRefused,
         InvariantBroken,
+        MachineStopped,
         NodeStopped,
         NotAppended,
         OffsetOutOfRange,
@@ -42,19 +43,23 @@ if TYPE_CHECKING:
         TooLarge,
         WrongStore,
     )
-    from replog.log import Follower, Record, ReplicatedLog, Transport
+    from replog.log import ReplicatedLog, Transport
     from replog.log import open as open  # noqa: A004 - what users look for
+    from replog.machine import Machine, Record
     from replog.pending import Pending
-    from replog.replica.effects import Status
+    from replog.reading import Follower
+    from replog.replica.effects import MachineStatus, Status
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Agreement": "replog.agreement",
-    "Follower": "replog.log",
+    "Follower": "replog.reading",
     "Limits": "replog.config",
+    "Machine": "replog.machine",
+    "MachineStatus": "replog.replica.effects",
     "Pending": "replog.pending",
-    "Record": "replog.log",
+    "Record": "replog.machine",
     "ReplicatedLog": "replog.log",
     "Status": "replog.replica.effects",
     "Transport": "replog.log",
@@ -71,6 +76,9 @@ __all__ = [
     "IdentityRefused",
     "InvariantBroken",
     "Limits",
+    "Machine",
+    "MachineStatus",
+    "MachineStopped",
     "NodeStopped",
     "NotAppended",
     "OffsetOutOfRange",

@@ -41,6 +41,19 @@ class NodeStopped(ReplogError):
     """The node stopped itself; `__cause__` holds the fault."""
 
 
+class MachineStopped(ReplogError):
+    """The state machine takes no more records: its `apply` raised, or the log was closed or its
+    node stopped. `__cause__` holds the fault.
+
+    `offset` is where the record of the call lies in the log, None when it was not appended. The
+    machine's state, here and elsewhere, may or may not come to include it.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
 class OutcomeUnknown(ReplogError):
     """The log closed or its node stopped while the record was in flight.
 

@@ -7,23 +7,18 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import transport as transport_package
+from replog.applier import Applier
 from replog.config import Limits
-from replog.entry import RECORDS_PER_RUN_MAX, check_node_id, pack_run, parse_entry, unpack_records
-from replog.errors import (
-    Closed,
-    ConfigError,
-    Corruption,
-    OffsetOutOfRange,
-    ReplogError,
-    TooLarge,
-)
+from replog.entry import RECORDS_PER_RUN_MAX, check_node_id, pack_run
+from replog.errors import ConfigError, OffsetOutOfRange, ReplogError, TooLarge
 from replog.membership import cluster_id
 from replog.node import Node, now_ms
-from replog.pending import Pending
+from replog.reading import DeliveredLog, Follower
 from replog.recent import Recent
+from replog.replica.effects import MachineStatus
 from replog.replica.replica import Replica
 from transport.frames import FRAME_VERSION, FrameHeader
 from transport.interface import Transport, TransportError
@@ -33,31 +28,23 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from replog.agreement import Agreement
-    from replog.entry import Entry
+    from replog.machine import Machine, Record
+    from replog.pending import Pending
     from replog.replica.effects import Status
-    from replog.store.interface import Delivered, Identity, Store
+    from replog.store.interface import Identity
 
-__all__ = ["ConnectTransport", "Follower", "Record", "ReplicatedLog", "Transport", "open"]
+    M = TypeVar("M", bound=Machine)
+
+__all__ = ["ConnectTransport", "ReplicatedLog", "Transport", "open"]
 
 ConnectTransport = Callable[[FrameHeader, Mapping[str, str]], Transport]
 """Makes the transport of a node from its frame header and the members' addresses."""
-READ_BYTES_MAX = 1 << 20
-"""Bytes of entries that one step of a reader holds at most, beyond a single entry."""
 STATUS_SECONDS_MAX = 10.0
 
 if getattr(transport_package, "TRANSPORT_MARKER", None) != "replog.transport/1":
     raise ImportError(
         f"{transport_package.__file__} hides the package `transport` of replog: rename that file"
     )
-
-
-class Record(NamedTuple):
-    """One record of the log."""
-
-    offset: int
-    data: bytes
-    timestamp_ms: int
-    """Wall clock of the leader that took it, in ms since 1970; never falls along the log."""
 
 
 class ReplicatedLog:
@@ -67,12 +54,12 @@ class ReplicatedLog:
     call its `result` in a thread. Use it as a context manager, plain or async, or `close` it.
     """
 
-    def __init__(self, node: Node, store: Store, recent: Recent, limits: Limits) -> None:
+    def __init__(self, node: Node, delivered: DeliveredLog, limits: Limits) -> None:
         self._node = node
         self._inbox = node.inbox
-        self._store = store
-        self._recent = recent
+        self._delivered = delivered
         self._limits = limits
+        self._applier: Applier | None = None
 
     # -- appending -----------------------------------------------------------------------------
 
@@ -135,7 +122,7 @@ class ReplicatedLog:
     @property
     def end_offset(self) -> int:
         """The offset after the last record delivered on this node."""
-        return self._recent.end_offset
+        return self._delivered.end_offset
 
     def read(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
         """Records from offset `start` (default: the first) up to, not including, `stop` (default:
@@ -151,33 +138,7 @@ class ReplicatedLog:
             if not first <= bound <= end:
                 raise OffsetOutOfRange(bound, first, end)
         self._inbox.check_open()
-        return self._records(start, stop)
-
-    def _records(self, position: int, stop: int) -> Iterator[Record]:
-        while position < stop:
-            for record in self._chunk(position):
-                if record.offset >= stop:
-                    return
-                yield record
-                position = record.offset + 1
-
-    def _chunk(self, position: int) -> list[Record]:
-        """At least the record at `position`, which is delivered, and some that follow."""
-        items = self._recent.holding(position)
-        if not items:
-            self._inbox.check_open()
-            stored = self._store.delivered(position, READ_BYTES_MAX)
-            if not stored:
-                raise Corruption(f"the record at offset {position} is delivered, but not stored")
-            items = [(row, parse_entry(entry.data)) for row, entry in stored]
-        records: list[Record] = []
-        size = 0
-        for row, entry in items:
-            records += records_of(row, entry)
-            size += len(entry.data)
-            if size > READ_BYTES_MAX:
-                break
-        return [record for record in records if record.offset >= position]
+        return self._delivered.records(start, stop)
 
     def follow(self, start: int | None = None) -> Follower:
         """Records from offset `start` (default: the first) on, and then as they are delivered:
@@ -190,7 +151,7 @@ class ReplicatedLog:
         start = first if start is None else start
         if not first <= start <= end:
             raise OffsetOutOfRange(start, first, end)
-        return Follower(self._chunk, self._recent, start)
+        return Follower(self._delivered, start)
 
     def barrier(self) -> Pending[None]:
         """Wait until everything committed anywhere before this call can be read here: what follows
@@ -198,12 +159,56 @@ class ReplicatedLog:
         when it ends so."""
         return self._inbox.request(self._node.barrier)
 
+    # -- the state machine ---------------------------------------------------------------------
+
+    def attach(self, machine: M) -> M:
+        """Feed this machine with every record from the first on, in a thread of its own; returns
+        it. One machine for each log, and for each time the log is open.
+
+        A machine whose `apply` raises stops where it stands; appends and reads go on, and `status`
+        says why. Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
+        """
+        self._inbox.check_open()
+        if self._applier is not None:
+            raise ConfigError("this log feeds a machine already: compose several into one")
+        self._applier = Applier(self._node.id, machine, self._delivered)
+        self._applier.start()
+        return machine
+
+    def call(self, command: bytes) -> Pending[Any]:
+        """Append a record; what this node's machine answers to it, once it is applied here.
+
+        Raises as `append` does, `NodeStopped`, `ConfigError` without a machine, `MachineStopped`;
+        the pending ends as that of `append` does, or with `MachineStopped`, which tells the
+        record's offset.
+        """
+        self._inbox.check_open()
+        return self._fed().call(lambda: self.append(command))
+
+    def applied(self, offset: int | None = None) -> Pending[None]:
+        """Wait until this node's machine has taken every record below `offset` (default: below the
+        end as of now). After a `barrier` it has then taken everything committed before that.
+
+        Raises `ConfigError` without a machine; the pending may end with `MachineStopped`.
+        """
+        return self._fed().wait(self.end_offset if offset is None else offset)
+
+    def _fed(self) -> Applier:
+        if self._applier is None:
+            raise ConfigError("no machine is attached to this log: log.attach(machine)")
+        return self._applier
+
     # -- the node ------------------------------------------------------------------------------
 
     def status(self) -> Status:
         """The node as it sees itself now. Raises `Closed`, or `NodeStopped` with its cause."""
         status: Status = self._inbox.request(self._node.status).result(STATUS_SECONDS_MAX)
-        return status
+        applier = self._applier
+        if applier is None:
+            return status
+        failure = applier.failure
+        machine = MachineStatus(applier.offset, "" if failure is None else repr(failure))
+        return status._replace(machine=machine)
 
     def close(self) -> None:
         """Stop the node and close its directory. Idempotent, from any thread but the node's own
@@ -214,6 +219,8 @@ class ReplicatedLog:
         if self._node.is_own_thread():
             raise ReplogError("a done callback cannot close the log: close it from another thread")
         self._node.stop()
+        if self._applier is not None:
+            self._applier.stop()
         _open_logs.discard(self)
 
     def disown(self) -> None:
@@ -231,66 +238,6 @@ class ReplicatedLog:
 
     async def __aexit__(self, *exception: object) -> None:
         self.close()
-
-
-class Follower:
-    """An endless iterator over records, for one thread or one coroutine."""
-
-    def __init__(self, chunk: Callable[[int], list[Record]], recent: Recent, start: int) -> None:
-        self._chunk = chunk
-        self._recent = recent
-        self._position = start
-        self._records: list[Record] = []
-        """Read and not yet returned, in reverse."""
-        self._more: Pending[None] | None = None
-        """Resolved when there is more; kept when a caller gives up waiting."""
-
-    def __iter__(self) -> Follower:
-        return self
-
-    def __next__(self) -> Record:
-        if not self._records:
-            try:
-                self._wait().result()
-                self._fill()
-            except Closed:
-                raise StopIteration from None
-        return self._records.pop()
-
-    def __aiter__(self) -> Follower:
-        return self
-
-    async def __anext__(self) -> Record:
-        if not self._records:
-            try:
-                await self._wait()
-                self._fill()
-            except Closed:
-                raise StopAsyncIteration from None
-        return self._records.pop()
-
-    def _wait(self) -> Pending[None]:
-        if self._more is None:
-            self._more = self._recent.wait(self._position)
-        return self._more
-
-    def _fill(self) -> None:
-        self._more = None
-        records = self._chunk(self._position)
-        self._position = records[-1].offset + 1
-        records.reverse()
-        self._records = records
-
-
-def records_of(row: Delivered, entry: Entry) -> list[Record]:
-    """The records that one entry delivered."""
-    offset, timestamp_ms = row.base_offset, row.timestamp_ms
-    records: list[Record] = []
-    for place in row.accepted:
-        data = unpack_records(entry, place)
-        records += [Record(offset + i, record, timestamp_ms) for i, record in enumerate(data)]
-        offset += len(data)
-    return records
 
 
 _open_logs: set[ReplicatedLog] = set()
@@ -362,7 +309,8 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     recent = Recent(restoration.position.offset)
     running = Node(replica, store, link, recent, limits)
     running.start()
-    log = ReplicatedLog(running, store, recent, limits)
+    delivered = DeliveredLog(store, recent, running.inbox.check_open)
+    log = ReplicatedLog(running, delivered, limits)
     _open_logs.add(log)
     return log
 

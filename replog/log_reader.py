@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Self
 
 from replog.entry import parse_entry
 from replog.errors import Corruption, OffsetOutOfRange
-from replog.log import READ_BYTES_MAX, Record, records_of
+from replog.machine import Record
+from replog.reading import READ_BYTES_MAX, records_of
 from replog.store.lmdb_reader import open_reader
 
 if TYPE_CHECKING:

@@ -137,6 +137,7 @@ class Node:
     ) -> None:
         self.inbox = Inbox(limits.pending_bytes_max, transport.wake)
         self.failure: BaseException | None = None
+        self.id = replica.node
         self._replica = replica
         self._store = store
         self._transport = transport

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from replog.log import Record
+    from replog.machine import Record
 
 POLL_SECONDS = 0.01
 """How often a live directory is looked at: one short read, about 20 microseconds."""

@@ -17,8 +17,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.demo.feeder import REFUSED, UNKNOWN
-from replog.log import records_of
 from replog.log_reader import LogReader
+from replog.reading import records_of
 
 if TYPE_CHECKING:
     from array import array

@@ -61,6 +61,15 @@ class Effects(NamedTuple):
     """Barriers that hold: everything committed before them is delivered here."""
 
 
+class MachineStatus(NamedTuple):
+    """A state machine as its node sees it."""
+
+    offset: int
+    """It has taken every record below."""
+    failure: str
+    """Empty, or why it takes no more."""
+
+
 class Status(NamedTuple):
     """One node as it sees itself at one moment."""
 
@@ -84,3 +93,5 @@ class Status(NamedTuple):
     """Messages dropped since the node started, by cause."""
     alarm: str
     """Empty, or what an operator must look at."""
+    machine: MachineStatus | None = None
+    """None when no machine is attached."""

@@ -1,0 +1,48 @@
+"""State machines: what an application feeds with the records of the log, in their order.
+
+Rules for every machine:
+
+1. It is a function of its records alone: no clock, no chance, no network. Then every node's machine
+   comes to the same state, and a replay years later too. A record's `timestamp_ms` may be used: it
+   is the same on every node and never falls.
+2. `apply` answers every record, a bad one too: what it raises stops the machine for good.
+3. A machine belongs to one thread, which `replog` runs. Other threads may read it as far as its own
+   methods allow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Record(NamedTuple):
+    """One record of the log."""
+
+    offset: int
+    data: bytes
+    timestamp_ms: int
+    """Wall clock of the leader that took it, in ms since 1970; never falls along the log."""
+
+
+class Machine(Protocol):
+    """A state machine: any object with these methods."""
+
+    def apply(self, records: Sequence[Record]) -> Sequence[Any]:
+        """Take these records, in their order; one result for each.
+
+        Offsets ascend without gaps from call to call. How records are grouped into calls differs
+        from node to node and must make no difference.
+        """
+
+    def snapshot(self) -> Iterable[bytes]:
+        """The whole state in pieces, from which `restore` makes an equal machine."""
+
+    def restore(self, pieces: Iterable[bytes]) -> None:
+        """Replace the state by one that `snapshot` gave, in the same pieces or others: only their
+        concatenation counts."""
+
+    def digest(self) -> bytes:
+        """Equal for equal states and, but for a collision, for no others."""

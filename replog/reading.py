@@ -1,0 +1,146 @@
+"""Reading the delivered log: what is not yet on this node's disk comes from memory, the rest from
+the store.
+
+Rule of this file: whatever lies below `Recent.end_offset` is found in one of the two, for an entry
+leaves the memory only after its row is durable.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replog.entry import parse_entry, unpack_records
+from replog.errors import Closed, Corruption
+from replog.machine import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from replog.entry import Entry
+    from replog.pending import Pending
+    from replog.recent import Recent
+    from replog.store.interface import Delivered, Store
+
+READ_BYTES_MAX = 1 << 20
+"""Bytes of entries that one step of a reader holds at most, beyond a single entry."""
+
+Item = tuple["Delivered", "Entry"]
+"""A delivered entry, and what delivery made of it."""
+
+
+class DeliveredLog:
+    """The log as delivered on this node. Any thread."""
+
+    def __init__(self, store: Store, recent: Recent, check_open: Callable[[], None]) -> None:
+        """`check_open` raises `Closed` or `NodeStopped` once the store may be gone."""
+        self._store = store
+        self._recent = recent
+        self._check_open = check_open
+
+    @property
+    def end_offset(self) -> int:
+        """The offset after the last record delivered."""
+        return self._recent.end_offset
+
+    def wait(self, offset: int) -> Pending[None]:
+        """Resolved once the record at `offset` is delivered; fails when no more will come."""
+        return self._recent.wait(offset)
+
+    def items(self, offset: int) -> Sequence[Item]:
+        """Delivered entries from the one that holds `offset` on, which is below `end_offset`.
+
+        Raises `Corruption` for damaged data, and what `check_open` raises.
+        """
+        held = self._recent.holding(offset)
+        if held:
+            return _cut(held)
+        self._check_open()
+        stored = self._store.delivered(offset, READ_BYTES_MAX)
+        if not stored:
+            raise Corruption(f"the record at offset {offset} is delivered, but not stored")
+        return [(row, parse_entry(entry.data)) for row, entry in stored]
+
+    def chunk(self, offset: int) -> list[Record]:
+        """The record at `offset`, which is below `end_offset`, and some that follow."""
+        records: list[Record] = []
+        for row, entry in self.items(offset):
+            records += records_of(row, entry)
+        return [record for record in records if record.offset >= offset]
+
+    def records(self, start: int, stop: int) -> Iterator[Record]:
+        """The records from `start` up to, not including, `stop`, which is not beyond the end."""
+        while start < stop:
+            for record in self.chunk(start):
+                if record.offset >= stop:
+                    return
+                yield record
+                start = record.offset + 1
+
+
+class Follower:
+    """An endless iterator over records, for one thread or one coroutine."""
+
+    def __init__(self, log: DeliveredLog, start: int) -> None:
+        self._log = log
+        self._position = start
+        self._records: list[Record] = []
+        """Read and not yet returned, in reverse."""
+        self._more: Pending[None] | None = None
+        """Resolved when there is more; kept when a caller gives up waiting."""
+
+    def __iter__(self) -> Follower:
+        return self
+
+    def __next__(self) -> Record:
+        if not self._records:
+            try:
+                self._wait().result()
+                self._fill()
+            except Closed:
+                raise StopIteration from None
+        return self._records.pop()
+
+    def __aiter__(self) -> Follower:
+        return self
+
+    async def __anext__(self) -> Record:
+        if not self._records:
+            try:
+                await self._wait()
+                self._fill()
+            except Closed:
+                raise StopAsyncIteration from None
+        return self._records.pop()
+
+    def _wait(self) -> Pending[None]:
+        if self._more is None:
+            self._more = self._log.wait(self._position)
+        return self._more
+
+    def _fill(self) -> None:
+        self._more = None
+        records = self._log.chunk(self._position)
+        self._position = records[-1].offset + 1
+        records.reverse()
+        self._records = records
+
+
+def records_of(row: Delivered, entry: Entry) -> list[Record]:
+    """The records that one entry delivered."""
+    offset, timestamp_ms = row.base_offset, row.timestamp_ms
+    records: list[Record] = []
+    for place in row.accepted:
+        data = unpack_records(entry, place)
+        records += [Record(offset + i, record, timestamp_ms) for i, record in enumerate(data)]
+        offset += len(data)
+    return records
+
+
+def _cut(items: Sequence[Item]) -> Sequence[Item]:
+    """The first of these, up to the entry that goes beyond `READ_BYTES_MAX`."""
+    size = 0
+    for count, (_, entry) in enumerate(items, start=1):
+        size += len(entry.data)
+        if size > READ_BYTES_MAX:
+            return items[:count]
+    return items

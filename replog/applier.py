@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from replog import failpoints
 from replog.errors import Closed, MachineStopped
 from replog.pending import Pending, fail_all, resolve_all
 from replog.reading import records_of
@@ -168,7 +169,9 @@ class Applier:
                 start += run.count
             records += records_of(row, entry)
         try:
+            failpoints.reach("machine: before apply")
             results = self._machine.apply(records)
+            failpoints.reach("machine: after apply")
             if len(results) != len(records):
                 raise ValueError(f"{len(results)} results for {len(records)} records")
         except Exception as error:

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from replog import failpoints
 from replog.errors import Closed, OutcomeUnknown, ReplogError
 from replog.inbox import Inbox, Records, end_error, end_reason
 from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
@@ -71,7 +72,9 @@ class Writer:
     def _run(self) -> None:
         try:
             while (group := self._next_group()) is not None:
+                failpoints.reach("writer: before a commit")
                 self._store.commit([batch for _, batch in group])
+                failpoints.reach("writer: after a commit")
                 self._report(group[-1][0])
         except BaseException as error:  # noqa: BLE001 - whatever it is, the node must hear of it
             self._report(error)
@@ -248,10 +251,10 @@ class Node:
     def _carry_out(self, effects: Effects) -> None:
         if effects.delivered:
             self._recent.add(effects.delivered)
-        for completion in effects.completions:
-            self._complete(completion)
+        self._answer(effects.completions)
         self._send(effects.sends)
         if effects.batch is not None:
+            failpoints.reach("node: before a batch is queued")
             position = effects.batch[1].position
             if position is not None:
                 self._positions.append((effects.batch[0], position.index))
@@ -260,11 +263,22 @@ class Node:
             self._loader.put(load)
         if effects.barriers:
             resolve_all([(pending, None) for pending in effects.barriers])
+        failpoints.reach("node: after a step")
+
+    def _answer(self, completions: Sequence[Completion]) -> None:
+        if not completions:
+            return
+        failpoints.reach("node: before answers")
+        for completion in completions:
+            self._complete(completion)
+        failpoints.reach("node: after answers")
 
     def _send(self, messages: Sequence[Outgoing]) -> None:
         for to, header, parts, bulk in messages:
+            failpoints.reach("node: before a send")
             if not self._transport.send(to, header, parts, bulk=bulk) and bulk:
                 self._replica.lost(to)
+            failpoints.reach("node: after a send")
 
     def _complete(self, completion: Completion) -> None:
         tickets: Any = completion.tickets
@@ -290,6 +304,7 @@ class Node:
     def _finish(self) -> None:
         self.inbox.close(self.failure)
         try:
+            failpoints.reach("close: before the last position")
             if self.failure is None:
                 self._writer.put((0, self._replica.final_batch()))
             self._writer.stop()
@@ -297,7 +312,9 @@ class Node:
             for report in self._reports:
                 if isinstance(report, BaseException):
                     self.failure = self.failure or report
+            failpoints.reach("close: before the store closes")
             self._store.close()
+            failpoints.reach("close: before the transport closes")
             self._transport.close()
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it all the same
             self.failure = self.failure or error

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import lmdb
 
+from replog import failpoints
 from replog.errors import Corruption, InvariantBroken, StoreError, StoreFailed
 from replog.store import layout
 from replog.store.directory import (
@@ -132,6 +133,7 @@ class LmdbStore(LmdbReads):
             self._stretch(2 * content_bytes + ROW_BYTES_MAX * rows)
             with self._environment.begin(write=True) as txn:
                 self._apply(txn, changes)
+                failpoints.reach("writer: inside a transaction")
             self._outline = outline
             self._used_bytes = self._measure()
         finally:
@@ -233,8 +235,10 @@ def create_or_open(
             stretch(directory, min(found.used_bytes + SPARE_BYTES, map_bytes_max))
         formatted = is_marked(directory)
         environment = open_environment(directory, map_bytes=map_bytes_max, readonly=False)
+        failpoints.reach("open: before the life is written")
         with environment.begin(write=True) as txn:
             opened = begin_life(environment, txn, file, owner, unix_ms, formatted=formatted)
+        failpoints.reach("open: after the life is written")
         if not formatted:
             mark(directory, node)
         return LmdbStore(directory, environment, lock, opened, map_bytes_max)

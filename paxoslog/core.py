@@ -80,7 +80,7 @@ class MultiPaxos:
     inflight_bytes_max: int = 16 << 20
     """Bytes under way to one acceptor; the last send may exceed it."""
     accept_quorum: int | None = None
-    """How many acceptors choose a value; the others, but one, may then be missing when a ballot is
+    """How many acceptors choose a value; one fewer than these may be missing when a ballot is
     prepared (FPaxos, section 3). None: majorities for both. The same on every node."""
 
     def __post_init__(self) -> None:

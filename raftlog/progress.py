@@ -25,7 +25,7 @@ from enum import Enum
 
 
 class Mode(Enum):
-    """How entries flow to one follower (dissertation section 10.2.1)."""
+    """How entries flow to one follower (dissertation section 10.2.2)."""
 
     PROBE = "probe"
     """Unknown where the logs part: one send, then wait."""

@@ -1,0 +1,31 @@
+"""The list of planted bugs fits the tree; `python -m tests.planted` looks for each of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.planted.__main__ import BUGS, ROOT, plant
+from tests.planted.bug import Bug
+
+BUGS_MIN = 60
+
+
+def test_there_are_enough_bugs_and_no_two_are_the_same() -> None:
+    assert len(BUGS) >= BUGS_MIN
+    assert len({(bug.agreement, bug.name) for bug in BUGS}) == len(BUGS)
+    assert len({bug.edits for bug in BUGS if bug.agreement == "raft"}) == len(
+        [bug for bug in BUGS if bug.agreement == "raft"]
+    )
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.agreement}: {bug.name}")
+def test_each_bug_fits_the_tree_and_compiles(bug: Bug, tmp_path: Path) -> None:
+    for edit in bug.edits:
+        (tmp_path / edit.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / edit.path, tmp_path / edit.path)
+    plant(bug, tmp_path)
+    for path in {edit.path for edit in bug.edits}:
+        compile((tmp_path / path).read_text(), path, "exec")

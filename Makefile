@@ -49,8 +49,8 @@ chaos: $(INSTALLED) ## torment a cluster of real processes; SECONDS=60 AGREEMENT
 simulate: $(INSTALLED) ## run the simulator on many seeds; SEEDS=2000
 	$(BIN)/python -m replog.testing --seeds $(SEEDS) $(ARGS)
 
-bench: $(INSTALLED) ## measure
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(INSTALLED) ## measure; AGREEMENT=raft ARGS='agreements --seconds 2'
+	$(BIN)/python -m benchmarks $(if $(AGREEMENT),--agreement '$(AGREEMENT)') $(ARGS)
 
 clean: ## remove what tools left behind, but not the environment
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +15,25 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks import floor, latency, machine, results, throughput
+from benchmarks import agreements, failover, floor, latency, loss, machine, results, throughput
 from benchmarks.cluster import Cluster, ClusterBroken
 from benchmarks.processes import ROOT, ChildFailed
 from benchmarks.samples import median
+from replog.cli.agreements import DEFAULT_AGREEMENT, load_agreement
+from replog.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from benchmarks.results import Figure
 
-QUESTIONS = ("floor", "latency", "throughput")
+DEFAULT_QUESTIONS = ("floor", "latency", "throughput")
+COMPARISONS = (failover.QUESTION, agreements.QUESTION, loss.QUESTION)
+"""Asked of both agreements unless one is named."""
+QUESTIONS = (*DEFAULT_QUESTIONS, *COMPARISONS)
+BOTH = "both"
+PAIR = ("raft", "paxos")
+"""What `both` stands for; ratios are of the second to the first."""
 FLOOR_SAMPLES_PER_SECOND = 200
 COLUMNS = 100
 """Width of what is printed into a file."""
@@ -59,16 +68,29 @@ def main() -> int:
     if given.write:
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = ROOT / "benchmarks" / "results" / f"{moment}.json"
-        settings = {name: getattr(given, name) for name in ("questions", "seconds", "repeats")}
+        names = ("questions", "agreements", "seconds", "repeats")
+        settings = {name: getattr(given, name) for name in names}
         results.write(path, description, settings, figures)
         console.print(f"written to {path.relative_to(ROOT)}")
     return 0
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)}; default: all"
+        "questions",
+        nargs="*",
+        metavar="QUESTION",
+        help=f"of {', '.join(QUESTIONS)}; default: {', '.join(DEFAULT_QUESTIONS)}",
+    )
+    parser.add_argument(
+        "--agreement",
+        action="append",
+        default=[],
+        dest="agreements",
+        metavar="NAME",
+        help=f"{', '.join(PAIR)}, {BOTH}, or module:Class; may be repeated "
+        f"(default: {DEFAULT_AGREEMENT}; {', '.join(COMPARISONS)}: {BOTH})",
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load (default: 5)")
     parser.add_argument("--repeats", type=int, default=1, help="of every measurement (default: 1)")
@@ -81,13 +103,35 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--write", action="store_true", help="keep the figures in benchmarks/results/"
     )
-    given = parser.parse_args()
-    given.questions = given.questions or list(QUESTIONS)
+    given = parser.parse_args(argv)
+    given.questions = given.questions or list(DEFAULT_QUESTIONS)
     if unknown := set(given.questions) - {*QUESTIONS}:
         parser.error(f"no question {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
     if given.seconds <= 0 or given.repeats <= 0:
         parser.error("--seconds and --repeats must be positive")
+    given.agreements = each_once(given.agreements)
+    try:
+        for name in given.agreements:
+            load_agreement(name)
+    except ConfigError as error:
+        parser.error(str(error))
+    if agreements.QUESTION in given.questions and len(
+        agreements_for(given, is_comparison=True)
+    ) != len(PAIR):
+        parser.error(f"{agreements.QUESTION} compares two: name two, or none")
     return given
+
+
+def each_once(names: Sequence[str]) -> list[str]:
+    """These agreements in their order, `both` spelt out."""
+    spelt = [one for name in names for one in (PAIR if name == BOTH else (name,))]
+    return list(dict.fromkeys(spelt))
+
+
+def agreements_for(given: argparse.Namespace, *, is_comparison: bool) -> list[str]:
+    """Whom a question is asked of."""
+    named: list[str] = given.agreements
+    return named or (list(PAIR) if is_comparison else [DEFAULT_AGREEMENT])
 
 
 def scratch(directory: Path) -> Path:
@@ -110,7 +154,15 @@ def progress() -> Progress:
 
 def steps(given: argparse.Namespace) -> int:
     """How often `say` will be called."""
-    per_repeat = {"floor": 3, "latency": latency.ROUNDS, "throughput": len(throughput.LOADS)}
+    alone, compared = (len(agreements_for(given, is_comparison=yes)) for yes in (False, True))
+    per_repeat = {
+        "floor": 3,
+        "latency": latency.ROUNDS * alone,
+        "throughput": len(throughput.LOADS) * alone,
+        failover.QUESTION: failover.KILLS * compared,
+        agreements.QUESTION: agreements.ROUNDS * len(agreements.MEASURES) * compared,
+        loss.QUESTION: loss.ROUNDS * 2 * compared,
+    }
     repeats: int = given.repeats
     return 1 + repeats * sum(per_repeat[question] for question in given.questions)
 
@@ -118,18 +170,45 @@ def steps(given: argparse.Namespace) -> int:
 def measure(given: argparse.Namespace, directory: Path, say: Callable[[str], None]) -> list[Figure]:
     """The figures of every question asked."""
     figures: list[Figure] = []
-    with ExitStack() as stack:
-        say("starting the processes")
-        beside = stack.enter_context(floor.Floor(directory))
-        if "floor" in given.questions:
-            figures += measure_floor(beside, directory, given, say)
-        if {"latency", "throughput"} & {*given.questions}:
-            cluster = stack.enter_context(Cluster(directory))
+    say("starting the processes")
+    if {*DEFAULT_QUESTIONS} & {*given.questions}:
+        with floor.Floor(directory) as beside:
+            if "floor" in given.questions:
+                figures += measure_floor(beside, directory, given, say)
+            if {"latency", "throughput"} & {*given.questions}:
+                for name in agreements_for(given, is_comparison=False):
+                    figures += measure_alone(name, beside, directory, given, say)
+    names = agreements_for(given, is_comparison=True)
+    if {failover.QUESTION, agreements.QUESTION} & {*given.questions}:
+        with ExitStack() as stack:
+            clusters = {
+                name: stack.enter_context(Cluster(directory / f"both-{name}", name))
+                for name in names
+            }
+            if failover.QUESTION in given.questions:
+                figures += failover.measure(clusters, given.repeats, say)
+            if agreements.QUESTION in given.questions:
+                figures += agreements.measure(clusters, given.seconds, given.repeats, say)
+    if loss.QUESTION in given.questions:
+        figures += loss.measure(directory, names, given.seconds, given.repeats, say)
+    return figures
+
+
+def measure_alone(
+    name: str,
+    beside: floor.Floor,
+    directory: Path,
+    given: argparse.Namespace,
+    say: Callable[[str], None],
+) -> list[Figure]:
+    """Latency and throughput of one agreement."""
+    figures: list[Figure] = []
+    with Cluster(directory / f"alone-{name}", name) as cluster:
         if "latency" in given.questions:
             figures += latency.measure(cluster, beside, given.seconds, given.repeats, say)
         if "throughput" in given.questions:
             figures += throughput.measure(cluster, given.seconds, given.repeats, say)
-    return figures
+    return [replace(figure, agreement=name) for figure in figures]
 
 
 def measure_floor(

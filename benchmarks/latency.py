@@ -51,7 +51,7 @@ def measure(
     cluster: Cluster, floor: Floor, seconds: float, repeats: int, say: Callable[[str], None]
 ) -> list[Figure]:
     """Rounds of floor and appends in turn, so that both meet the same weather."""
-    samples = max(SAMPLES_MIN, int(SAMPLES_PER_SECOND * seconds))
+    samples = samples_in(seconds)
     floors: dict[float, list[AppendFloor]] = {PAUSE_SECONDS: [], 0.0: []}
     durations: dict[str, list[list[float]]] = {way.name: [] for way in WAYS}
     for number in range(ROUNDS * repeats):
@@ -73,6 +73,11 @@ def measure(
     for way in WAYS:
         figures += _of_appends(way, durations[way.name], floors[way.pause_seconds])
     return figures
+
+
+def samples_in(seconds: float) -> int:
+    """How many appends make one round."""
+    return max(SAMPLES_MIN, int(SAMPLES_PER_SECOND * seconds))
 
 
 def _of_floor(floors: list[AppendFloor], how: str) -> list[Figure]:

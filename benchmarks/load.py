@@ -79,7 +79,7 @@ def single_appends(
         for pending in pendings:
             pending.result(ANSWER_SECONDS_MAX)
 
-    return _keep_outstanding(offer, take, CHUNKS, len(records), Tally(begin, end))
+    return keep_outstanding(offer, take, CHUNKS, len(records), Tally(begin, end))
 
 
 def runs(
@@ -100,10 +100,10 @@ def runs(
     def take(pending: Pending[range]) -> None:
         pending.result(ANSWER_SECONDS_MAX)
 
-    return _keep_outstanding(offer, take, outstanding, records_per_run, Tally(begin, end))
+    return keep_outstanding(offer, take, outstanding, records_per_run, Tally(begin, end))
 
 
-def _keep_outstanding(
+def keep_outstanding(
     offer: Callable[[], T], take: Callable[[T], None], many: int, records: int, tally: Tally
 ) -> Counted:
     """Offer `many` times, then once for each answer taken, and at the end take what is left."""
@@ -118,6 +118,32 @@ def _keep_outstanding(
         take(oldest)
         tally.add(records, appended_at)
     return tally.counted()
+
+
+def paced(
+    log: ReplicatedLog, *, pause_seconds: float, record_bytes: int, end: float
+) -> list[tuple[float, float]]:
+    """Append one record after each pause until `end`, whether or not those before it are answered.
+
+    When each was submitted, and when acknowledged, by `time.monotonic`; every one is waited for.
+    """
+    record = os.urandom(record_bytes)
+    submitted: list[float] = []
+    acknowledged: list[float] = []
+
+    def note(_: Pending[int]) -> None:
+        acknowledged.append(time.monotonic())
+
+    pendings = []
+    while (now := time.monotonic()) < end:
+        submitted.append(now)
+        pendings.append(log.append(record))
+        pendings[-1].add_done_callback(note)
+        time.sleep(pause_seconds)
+    for pending in pendings:
+        pending.result(ANSWER_SECONDS_MAX)
+    # One producer's records are acknowledged in the order of their appends.
+    return list(zip(submitted, acknowledged, strict=True))
 
 
 def one_by_one_us(

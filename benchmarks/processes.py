@@ -89,6 +89,13 @@ class Child:
             self._fail(f"answered: {answer['error']}")
         return answer
 
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._stdin.close()
+        self._stdout.close()
+
     def end(self) -> None:
         """Ask it to end by closing its input; kill it if it does not. Idempotent."""
         self._stdin.close()

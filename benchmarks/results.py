@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.samples import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -30,6 +30,8 @@ class Figure:
     name: str
     unit: str
     values: tuple[float, ...]
+    agreement: str = ""
+    """Whose it is; "" for what has none, `b / a` for the ratio of two."""
     at_least: float | None = None
     """The bar, for what should be high."""
     at_most: float | None = None
@@ -48,10 +50,54 @@ class Figure:
         return None
 
 
+def side_by_side(
+    question: str,
+    name: str,
+    unit: str,
+    values: Mapping[str, Sequence[float]],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    details: Mapping[str, dict[str, Any]] | None = None,
+) -> list[Figure]:
+    """A figure for each agreement and, of two, the ratio of the second to the first, round by
+    round. The bars are for that ratio.
+
+    Raises `ValueError` when the two have unequally many rounds.
+    """
+    figures = [
+        Figure(
+            question=question,
+            name=name,
+            unit=unit,
+            values=tuple(found),
+            agreement=agreement,
+            details=(details or {}).get(agreement, {}),
+        )
+        for agreement, found in values.items()
+    ]
+    if len(figures) == 2:
+        base, other = figures
+        ratios = [b / a for a, b in zip(base.values, other.values, strict=True)]
+        figures.append(
+            Figure(
+                question=question,
+                name=name,
+                unit="x",
+                values=tuple(ratios),
+                agreement=f"{other.agreement} / {base.agreement}",
+                at_least=at_least,
+                at_most=at_most,
+            )
+        )
+    return figures
+
+
 def table(figures: Sequence[Figure]) -> Table:
     """For people."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("what")
+    shown.add_column("agreement", no_wrap=True)
     for heading in ("lowest", "median", "highest", "", "bar", "of it"):
         shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     question = ""
@@ -59,7 +105,7 @@ def table(figures: Sequence[Figure]) -> Table:
         if question and figure.question != question:
             shown.add_section()
         question = figure.question
-        shown.add_row(figure.name, *_cells(figure))
+        shown.add_row(figure.name, figure.agreement, *_cells(figure))
     return shown
 
 

@@ -1,4 +1,4 @@
-"""Percentiles and spreads."""
+"""Percentiles, spreads, and the order in which to sample."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class Spread(NamedTuple):
@@ -33,6 +33,11 @@ def median(samples: Sequence[float]) -> float:
     if not samples:
         raise ValueError("no median of no samples")
     return statistics.median(samples)
+
+
+def in_turn(names: Iterable[str], number: int) -> list[str]:
+    """Whom to measure first in this round: forwards and backwards in turn."""
+    return list(names) if number % 2 == 0 else list(names)[::-1]
 
 
 def spread(figures: Sequence[float]) -> Spread:

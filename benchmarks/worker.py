@@ -1,7 +1,7 @@
 """One node of a measured cluster: a program that opens a log and does as it is told.
 
-Its argument is JSON (directory, node, members); each line of its input is a command, answered with
-one line. It ends when its input does.
+Its argument is JSON (directory, node, members, agreement); each line of its input is a command,
+answered with one line. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import replog
 from benchmarks import load
-from raftlog import Raft
+from replog.cli.agreements import load_agreement
 
 if TYPE_CHECKING:
     from replog import ReplicatedLog
@@ -28,6 +28,8 @@ def answer(log: ReplicatedLog, command: dict[str, Any]) -> dict[str, Any]:
             return load.single_appends(log, **command)._asdict()
         case "runs":
             return load.runs(log, **command)._asdict()
+        case "paced":
+            return {"moments": load.paced(log, **command)}
         case "one by one":
             return {"durations_us": load.one_by_one_us(log, **command)}
         case "awaited one by one":
@@ -55,7 +57,10 @@ def status(log: ReplicatedLog) -> dict[str, Any]:
 def main() -> None:
     given = json.loads(sys.argv[1])
     with replog.open(
-        given["directory"], node=given["node"], members=given["members"], agreement=Raft()
+        given["directory"],
+        node=given["node"],
+        members=given["members"],
+        agreement=load_agreement(given["agreement"]),
     ) as log:
         for line in sys.stdin:
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -45,6 +45,7 @@ def test_a_percentile_is_the_nearest_rank(percent: float, expected: float) -> No
     assert percentile(range(100, 0, -1), percent) == expected
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # it measures how busy the machine is
 @given(SAMPLES, st.floats(0, 100))
 def test_a_percentile_is_a_sample_that_enough_others_do_not_exceed(
     samples: list[float], percent: float
@@ -54,6 +55,7 @@ def test_a_percentile_is_a_sample_that_enough_others_do_not_exceed(
     assert sum(sample <= found for sample in samples) >= percent / 100 * len(samples)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(SAMPLES)
 def test_a_spread_is_in_order(samples: list[float]) -> None:
     lowest, middle, highest = spread(samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from replog.entry import parse_entry
+from replog.entry import DIGEST_START, parse_entry
 from replog.errors import Corruption, OffsetOutOfRange
 from replog.machine import Record
 from replog.reading import READ_BYTES_MAX, records_of
@@ -51,6 +51,16 @@ class LogReader:
     def position(self) -> Position:
         """How far delivery has come by now. Raises `Corruption`."""
         return self._reader.position()
+
+    def digest(self, index: int) -> bytes:
+        """The chain's digest after a delivered entry; that of an empty log for 0.
+
+        Raises `Corruption` when its row is missing or damaged.
+        """
+        digest = self._reader.digest(index) if index else DIGEST_START
+        if digest is None:
+            raise Corruption(f"{self._reader.file}: the row of entry {index} is missing")
+        return digest
 
     def records(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
         """As `ReplicatedLog.read`. The iterator raises `Corruption` for damaged data."""

@@ -16,8 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--chaos-seconds",
         type=float,
-        default=20.0,
-        help="how long the chaos test torments its cluster (default: 20)",
+        default=12.0,
+        help="how long the chaos test torments a cluster under each agreement (default: 12)",
     )
     group.addoption(
         "--chaos-seed",

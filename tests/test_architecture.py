@@ -3,12 +3,14 @@
     transport  <-  replog  <-  { raftlog, paxoslog }
 
 1. Imports go down the height table; those on one row are blind to each other; nothing is circular.
-2. The trunk (`replog`, `transport`) never names a branch (`raftlog`, `paxoslog`), not even as text.
+2. The trunk (`replog`, `transport`) never names a branch (`raftlog`, `paxoslog`), not even as text;
+   nor does it speak of their protocols, see `test_trunk_words`.
 3. Only the runtime names `transport`.
 4. The floor, the contracts, the replica and both cores are pure: no clock, socket, file, thread,
    logger or global randomness; importing them loads neither LMDB nor ZeroMQ.
 5. The library imports three packages of others; no pickle, no assert, no quorum arithmetic outside
    `replog.quorum`.
+6. Both branches have the same files.
 
 What stands under `if TYPE_CHECKING:` never runs: it is bound by 1, 2 and 3 only.
 """
@@ -55,10 +57,13 @@ ROWS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ("rounds",)),
     (1, ("messages",)),
     (1, ("codec",)),
+    (3, ("failpoints",)),
     (3, ("store.interface",)),
     (3, ("replica", "store")),
     (4, ("pending",)),
     (4, ("inbox", "recent")),
+    (4, ("reading",)),
+    (4, ("applier",)),
     (4, ("node",)),
     (5, ("log",)),
     (6, ("__init__",)),
@@ -253,6 +258,15 @@ def the_trunk_names_no_branch(modules: Modules) -> Iterator[str]:
                     yield f"{module.at(node.lineno)}: the trunk names the branch {node.value!r}"
 
 
+def the_branches_have_the_same_files(modules: Modules) -> Iterator[str]:
+    ours, theirs = (
+        {module.name.partition(".")[2] for module in modules.values() if module.package == branch}
+        for branch in BRANCHES
+    )
+    for name in sorted(ours ^ theirs):
+        yield f"{name}: only one of {' and '.join(BRANCHES)} has it"
+
+
 def only_the_runtime_names_transport(modules: Modules) -> Iterator[str]:
     for module, found, package in our_imports(modules):
         if package == "transport" and module.package == "replog" and module.family not in RUNTIME:
@@ -320,6 +334,7 @@ RULES: tuple[Rule, ...] = (
     imports_go_down,
     nothing_is_circular,
     the_trunk_names_no_branch,
+    the_branches_have_the_same_files,
     only_the_runtime_names_transport,
     pure_modules_touch_nothing,
     packages_of_others_are_few,
@@ -395,6 +410,7 @@ SOUND = {
     "raftlog/__init__.py": "from raftlog.core import Core\n",
     "raftlog/core.py": "from replog.agreement import Core\nfrom replog import quorum\n",
     "paxoslog/__init__.py": "",
+    "paxoslog/core.py": "",
 }
 BREACHES = [
     (every_module_is_placed, "replog/gadget.py", "", "place this module in the height table"),
@@ -418,6 +434,7 @@ BREACHES = [
     (nothing_is_circular, "raftlog/core.py", "import raftlog", "circular imports"),
     (the_trunk_names_no_branch, "replog/cli.py", "x = 'raftlog:Raft'", "names the branch"),
     (the_trunk_names_no_branch, "transport/a.py", "x = f('paxoslog')", "names the branch"),
+    (the_branches_have_the_same_files, "raftlog/votes.py", "", "votes: only one of"),
     (only_the_runtime_names_transport, "replog/store/a.py", "import transport", "no transport"),
     (only_the_runtime_names_transport, "replog/entry.py", TYPING + "from transport import x", ""),
     (pure_modules_touch_nothing, "raftlog/core.py", "def f():\n    import time", "no time here"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from replog.cli.agreements import DEFAULT_AGREEMENT
 from replog.errors import ConfigError, OffsetOutOfRange, ReplogError, WrongStore
 
 FAILED_STATUS = 1
@@ -32,7 +33,8 @@ json_option = click.option(
 agreement_option = click.option(
     "--agreement",
     metavar="NAME",
-    help="The agreement layer: a name that is installed, such as raft, or module:Class.",
+    help="The agreement layer: a name that is installed, or module:Class. "
+    f"[default: the stored one, {DEFAULT_AGREEMENT}]",
 )
 cluster_option = click.option(
     "--cluster",

@@ -2,7 +2,8 @@
 
 What must hold, read from the directories and the ledgers:
 
-1. All nodes hold the same records at the same offsets, and the same digest.
+1. All nodes hold the same records at the same offsets, and the same digest after the last entry
+   that all of them have: behind it, one that stopped later may have the first of a leadership.
 2. Offsets have no gap.
 3. Every acknowledged record is there exactly once, at its acknowledged offset.
 4. No record is there that was never submitted, or was refused; one whose outcome is unknown is
@@ -103,11 +104,13 @@ def audit(directories: Mapping[str, Path], ledgers: Sequence[Ledger]) -> AuditRe
     nodes: dict[str, NodeAudit] = {}
     with ExitStack() as opened:
         logs = []
-        for node, directory in directories.items():
-            reader = opened.enter_context(LogReader(directory))
-            position = reader.position()
-            nodes[node] = NodeAudit(position.offset, position.index, position.digest.hex())
-            logs.append(reader.entries(0, position.offset))
+        readers = {node: opened.enter_context(LogReader(at)) for node, at in directories.items()}
+        positions = {node: reader.position() for node, reader in readers.items()}
+        common_index = min([position.index for position in positions.values()])
+        for node, reader in readers.items():
+            records, digest = positions[node].offset, reader.digest(common_index)
+            nodes[node] = NodeAudit(records, positions[node].index, digest.hex())
+            logs.append(reader.entries(0, records))
         if len({(node.records, node.digest) for node in nodes.values()}) != 1:
             faults.append(f"the nodes differ in length or digest: {nodes}")
         for found in _compared(list(nodes), logs, journals):

@@ -178,7 +178,7 @@ class LocalCluster:
         root: Path,
         *,
         names: Sequence[str] = NAMES,
-        agreement: str = "raft",
+        agreement: str,
         options: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Nothing is started yet. Directories are `root/name`; `options` are added to the command
@@ -250,10 +250,13 @@ class LocalCluster:
         return all(seen) and len(ends) == 1
 
     def stop(self) -> None:
-        """Stop all that run, cleanly. Raises `ClusterFailed`."""
-        for member in self:
-            if member.runs:
-                member.stop()
+        """Stop all that run, cleanly. Raises `ClusterFailed`.
+
+        The leader last: without it the others might elect one, whose first entry only they have.
+        """
+        running = [member for member in self if member.runs]
+        for member in sorted(running, key=self._leads):
+            member.stop()
 
     def end(self) -> None:
         """Leave no process behind."""
@@ -266,6 +269,10 @@ class LocalCluster:
 
     def __exit__(self, *exception: object) -> None:
         self.end()
+
+    def _leads(self, member: Member) -> bool:
+        status = self._status(member)
+        return status is not None and status["role"] == "leader"
 
     def _status(self, member: Member) -> dict[str, Any] | None:
         if member.client is None or member.client.ended:

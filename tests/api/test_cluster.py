@@ -10,6 +10,7 @@ import pytest
 
 import replog
 from replog import Limits, OutcomeUnknown
+from replog.agreement import Agreement
 from tests.api.conftest import MEMBERS, SECONDS, Cluster
 from transport.loopback import LoopbackNetwork
 
@@ -90,9 +91,9 @@ def test_a_cluster_that_restarts_whole_goes_on_where_it_was(cluster: Cluster) ->
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_lost_forward_or_answer_delays_an_append_and_never_doubles_it(
-    tmp_path: Path, seed: int
+    tmp_path: Path, layer: Agreement, seed: int
 ) -> None:
-    lossy = Cluster(tmp_path, LoopbackNetwork(loss=0.2, random=Random(seed)))
+    lossy = Cluster(tmp_path, LoopbackNetwork(loss=0.2, random=Random(seed)), layer)
     try:
         for node in MEMBERS:
             lossy.open(node, Limits(retry_ms=50))

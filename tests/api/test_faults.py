@@ -13,6 +13,7 @@ import pytest
 import replog
 from raftlog import Raft
 from replog import Limits, Pending, ReplicatedLog
+from replog.agreement import Agreement
 from replog.replica.outbox import Outbox
 from replog.store.lmdb import LmdbStore
 from tests.api.conftest import MEMBERS, SECONDS, Cluster
@@ -52,8 +53,10 @@ def test_a_full_map_refuses_appends_and_loses_nothing(open_alone: OpenLog, map_m
 
 
 @pytest.mark.parametrize("small", list(MEMBERS))
-def test_nodes_with_smaller_runs_take_the_runs_of_others(tmp_path: Path, small: str) -> None:
-    cluster = Cluster(tmp_path, LoopbackNetwork())
+def test_nodes_with_smaller_runs_take_the_runs_of_others(
+    tmp_path: Path, layer: Agreement, small: str
+) -> None:
+    cluster = Cluster(tmp_path, LoopbackNetwork(), layer)
     try:
         for node in MEMBERS:
             limits = Limits(run_bytes_max=65536, record_bytes_max=32768) if node == small else None
@@ -93,7 +96,7 @@ def test_a_store_that_fails_to_close_still_answers_everybody(
         raise OSError("close failed")
 
     monkeypatch.setattr(LmdbStore, "close", fail)
-    more = log._recent.wait(1)
+    more = log._delivered._recent.wait(1)
     log.close()
     with pytest.raises(replog.NodeStopped, match="close failed"):
         more.result(SECONDS)
@@ -126,7 +129,7 @@ def test_a_fault_in_the_step_that_delivered_leaves_no_append_unanswered(
     settled = Outbox.take_sends
 
     def fail(self: Outbox) -> object:
-        if log._recent.end_offset or self.has_writes:
+        if log._delivered._recent.end_offset or self.has_writes:
             raise replog.InvariantBroken("planted")
         return settled(self)
 
@@ -163,7 +166,7 @@ def test_giving_up_on_a_follower_again_and_again_costs_nothing(open_alone: OpenL
         for _ in range(20):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(follower), 0.001)
-        waiting = len(log._recent._waiting)
+        waiting = len(log._delivered._recent._waiting)
         log.append(b"at last").result(SECONDS)
         assert (await anext(follower)).data == b"at last"
         return waiting

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import replog
-from raftlog import Raft
 from replog import Limits, Pending, ReplicatedLog
+from replog.agreement import Agreement
 from tests.api.conftest import SECONDS
 
 OpenLog = Callable[..., ReplicatedLog]
@@ -203,13 +203,15 @@ def test_a_timeout_of_result_leaves_the_append_as_it_was() -> None:
     assert not pending.done()
 
 
-def test_a_second_open_of_a_directory_is_refused(open_alone: OpenLog, tmp_path: Path) -> None:
+def test_a_second_open_of_a_directory_is_refused(
+    open_alone: OpenLog, tmp_path: Path, layer: Agreement
+) -> None:
     log = open_alone()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "alone")
     for path in (tmp_path / "alone", link):
         with pytest.raises(replog.StoreInUse, match="alone"):
-            replog.open(path, agreement=Raft())
+            replog.open(path, agreement=layer)
     assert log.append(b"still fine").result(SECONDS) == 0
 
 
@@ -227,14 +229,14 @@ def test_an_open_log_does_not_keep_the_program_from_ending(tmp_path: Path) -> No
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(offset), "")
 
 
-def test_no_thread_or_descriptor_outlives_a_log(tmp_path: Path) -> None:
+def test_no_thread_or_descriptor_outlives_a_log(tmp_path: Path, layer: Agreement) -> None:
     def resources() -> tuple[int, int]:
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
-    with replog.open(tmp_path / "cycle", agreement=Raft()) as log:
+    with replog.open(tmp_path / "cycle", agreement=layer) as log:
         log.append(b"warm").result(SECONDS)
     before = resources()
     for _ in range(30):
-        with replog.open(tmp_path / "cycle", agreement=Raft()) as log:
+        with replog.open(tmp_path / "cycle", agreement=layer) as log:
             log.append(b"x").result(SECONDS)
     assert resources() == before

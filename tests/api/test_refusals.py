@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import replog
+from paxoslog import MultiPaxos
 from raftlog import Raft
+from replog.agreement import Agreement
 from tests.api.conftest import MEMBERS, SECONDS, Cluster
 
 LOCAL = {name: f"tcp://127.0.0.1:{port}" for name, port in (("n1", 1), ("n2", 2), ("n3", 3))}
@@ -60,10 +62,12 @@ def test_an_address_in_use_is_named(tmp_path: Path) -> None:
             )
 
 
-def test_a_directory_of_another_node_cluster_or_membership_is_refused(tmp_path: Path) -> None:
+def test_a_directory_of_another_node_cluster_or_membership_is_refused(
+    tmp_path: Path, layer: Agreement
+) -> None:
     ports: Mapping[str, str] = {name: f"tcp://127.0.0.1:{free_port()}" for name in MEMBERS}
     path = tmp_path / "n1"
-    replog.open(path, node="n1", agreement=Raft(), members=ports).close()
+    replog.open(path, node="n1", agreement=layer, members=ports).close()
     for arguments in (
         {"node": "n2", "members": ports},
         {"node": "n1", "members": ports, "cluster": "other"},
@@ -71,8 +75,23 @@ def test_a_directory_of_another_node_cluster_or_membership_is_refused(tmp_path: 
         {"node": "n1"},
     ):
         with pytest.raises(replog.WrongStore, match=str(path)):
-            replog.open(path, agreement=Raft(), **arguments)
-    replog.open(path, node="n1", agreement=Raft(), members=ports).close()
+            replog.open(path, agreement=layer, **arguments)
+    replog.open(path, node="n1", agreement=layer, members=ports).close()
+
+
+@pytest.mark.parametrize(("first", "second"), [(Raft(), MultiPaxos()), (MultiPaxos(), Raft())])
+def test_a_log_is_opened_with_the_agreement_it_was_made_with(
+    tmp_path: Path, first: Agreement, second: Agreement
+) -> None:
+    path = tmp_path / "n1"
+    with replog.open(path, agreement=first) as log:
+        log.append(b"kept").result(SECONDS)
+    says = f"{path}.* holds a log under '{first.name}', not '{second.name}': open it with the agree"
+    with pytest.raises(replog.WrongStore, match=says):
+        replog.open(path, agreement=second)
+    with replog.open(path, agreement=first) as log:
+        assert log.append(b"goes on").result(SECONDS) == 1
+        assert [record.data for record in log.read()] == [b"kept", b"goes on"]
 
 
 def test_limits_are_checked() -> None:

@@ -13,10 +13,15 @@ from click.testing import CliRunner, Result
 import replog
 from raftlog import Raft
 from replog import ReplicatedLog
+from replog.agreement import Agreement
 from replog.cli.commands import replog as commands
 from replog.control import ControlServer
+from tests.each_agreement import pytest_generate_tests
+
+__all__ = ["pytest_generate_tests"]
 
 Run = Callable[..., Result]
+RAFT = Raft()
 SECONDS = 20.0
 """Longer than anything here takes; a wait that reaches it has failed."""
 
@@ -32,9 +37,9 @@ def run() -> Run:
     return invoke
 
 
-def make_log(directory: Path, *records: bytes) -> Path:
+def make_log(directory: Path, *records: bytes, layer: Agreement = RAFT) -> Path:
     """A closed log of one node that holds these records."""
-    with replog.open(directory, agreement=Raft()) as log:
+    with replog.open(directory, agreement=layer) as log:
         for record in records:
             log.append(record).result(SECONDS)
     return directory
@@ -44,17 +49,19 @@ def make_member(directory: Path) -> Path:
     """The closed directory of n1, one of three members that have not met."""
     members = {f"n{number}": f"tcp://127.0.0.1:{number}" for number in (1, 2, 3)}
     with replog.open(
-        directory, node="n1", members={**members, "n1": "tcp://127.0.0.1:0"}, agreement=Raft()
+        directory, node="n1", members={**members, "n1": "tcp://127.0.0.1:0"}, agreement=RAFT
     ):
         pass
     return directory
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[tuple[ReplicatedLog, threading.Event]]:
+def served(
+    directory: Path, layer: Agreement = RAFT
+) -> Iterator[tuple[ReplicatedLog, threading.Event]]:
     """A node that runs in this process, and whether it was asked to stop."""
     asked = threading.Event()
-    with replog.open(directory, agreement=Raft()) as log:
+    with replog.open(directory, agreement=layer) as log:
         server = ControlServer(log, directory, asked.set)
         try:
             yield log, asked

@@ -11,6 +11,7 @@ from pathlib import Path
 from replog.cli.append import LINE_BYTES_MAX
 from replog.log_reader import LogReader
 from tests.cli.conftest import SECONDS, Run, make_log, make_member, served
+from tests.each_agreement import make_agreement
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,10 +21,10 @@ def records_in(directory: Path) -> list[bytes]:
         return [record.data for record in reader.records()]
 
 
-def test_lines_go_through_the_running_node(run: Run, tmp_path: Path) -> None:
+def test_lines_go_through_the_running_node(run: Run, tmp_path: Path, agreement: str) -> None:
     lines = tmp_path / "lines"
     lines.write_bytes(b"one\n\ntwo\r\nlast without newline")
-    with served(tmp_path / "n1") as (log, _):
+    with served(tmp_path / "n1", make_agreement(agreement)) as (log, _):
         assert log.append(b"before").result(SECONDS) == 0
         result = run("append", tmp_path / "n1", lines, "--json")
         found = [record.data for record in log.read()]
@@ -64,8 +65,10 @@ def test_a_batch_is_one_run(run: Run, tmp_path: Path) -> None:
     assert [run.count for entry in entries for run in entry.runs] == [3, 3, 1]
 
 
-def test_where_no_node_runs_a_log_of_one_node_is_opened(run: Run, tmp_path: Path) -> None:
-    make_log(tmp_path / "n1", b"before")
+def test_where_no_node_runs_a_log_of_one_node_is_opened(
+    run: Run, tmp_path: Path, agreement: str
+) -> None:
+    make_log(tmp_path / "n1", b"before", layer=make_agreement(agreement))
     result = run("append", tmp_path / "n1", "--json", standard_input=b"a\nb\n")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["first_offset"] == 1

@@ -22,6 +22,7 @@ from replog.control.server import OPEN_BYTES_MAX, offset_ranges
 from replog.errors import Busy, Closed, ConfigError, NodeStopped, OutcomeUnknown, TooLarge
 from replog.pending import Pending, fail_all, resolve
 from tests.cli.conftest import SECONDS, served
+from tests.each_agreement import make_agreement
 
 
 class HeldLog:
@@ -73,8 +74,9 @@ def wait_until(condition: Any) -> None:
 # --- what it is for -------------------------------------------------------------------------------
 
 
-def test_every_request_has_its_answer(tmp_path: Path) -> None:
-    with served(tmp_path / "n1") as (log, asked), ControlClient(tmp_path / "n1") as client:
+def test_every_request_has_its_answer(tmp_path: Path, agreement: str) -> None:
+    layer = make_agreement(agreement)
+    with served(tmp_path / "n1", layer) as (log, asked), ControlClient(tmp_path / "n1") as client:
         assert client.append(b"a") == 0
         assert client.append_many([b"b", b"c"]) == range(1, 3)
         assert client.call(words.APPEND, [b"d", b"e"]) == [[3, 2]]

@@ -16,6 +16,7 @@ import pytest
 import raftlog
 from replog.control import ControlClient
 from tests.cli.conftest import SECONDS, Run, make_log, make_member
+from tests.each_agreement import make_agreement
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = [f"--member=n{number}=tcp://127.0.0.1:{number}" for number in (1, 2, 3)]
@@ -85,13 +86,16 @@ def test_a_node_runs_until_it_is_stopped(
         assert (event["event"], event["reason"]) == ("stopped", reason)
 
 
-def test_a_node_that_is_killed_starts_again_over_its_old_socket(tmp_path: Path) -> None:
+def test_a_node_that_is_killed_starts_again_over_its_old_socket(
+    tmp_path: Path, agreement: str
+) -> None:
     directory = tmp_path / "n1"
-    for offset in (0, 1):
-        with running(directory) as child:
+    for offset, options in enumerate(([f"--agreement={agreement}"], [])):
+        with running(directory, *options) as child:
             assert next_event(child)["event"] == "running"
             with ControlClient(directory) as client:
                 assert client.append(b"a") == offset
+                assert client.status()["agreement"] == agreement
         assert child.returncode == -signal.SIGKILL
         assert (directory / "control").is_socket()
 
@@ -125,6 +129,18 @@ def test_directories_of_others_are_refused(run: Run, tmp_path: Path) -> None:
         (line,) = result.stderr.splitlines()
         assert line.startswith(f"replog node: WrongStore: {arguments[0]}")
         assert says in line
+
+
+def test_a_log_is_not_opened_under_another_agreement(
+    run: Run, tmp_path: Path, agreement: str
+) -> None:
+    directory = make_log(tmp_path / "n1", b"kept", layer=make_agreement(agreement))
+    for other in {"raft", "paxos"} - {agreement}:
+        result = run("node", directory, f"--agreement={other}")
+        assert result.exit_code == 2, result.output
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"replog node: WrongStore: {directory}")
+        assert f"holds a log under {agreement!r}, not {other!r}" in line
 
 
 def test_bad_arguments_are_named_and_nothing_is_made(run: Run, tmp_path: Path) -> None:

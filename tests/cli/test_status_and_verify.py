@@ -6,27 +6,31 @@ import json
 from pathlib import Path
 
 from tests.cli.conftest import SECONDS, Run, make_log, make_member, served
+from tests.each_agreement import make_agreement
 
 
-def test_the_status_of_a_stopped_node_comes_from_its_disk(run: Run, tmp_path: Path) -> None:
-    one = make_log(tmp_path / "one", b"a", b"b")
+def test_the_status_of_a_stopped_node_comes_from_its_disk(
+    run: Run, tmp_path: Path, agreement: str
+) -> None:
+    one = make_log(tmp_path / "one", b"a", b"b", layer=make_agreement(agreement))
     three = make_member(tmp_path / "three")
     result = run("status", one, three, "--json")
     assert result.exit_code == 0, result.output
     first, second = map(json.loads, result.stdout.splitlines())
     assert (first["state"], first["node"], first["end_offset"]) == ("stopped", "n1", 2)
+    assert first["agreement"] == agreement
     assert (first["directory"], first["members"]) == (str(one), ["n1"])
     assert (second["members"], second["end_offset"]) == (["n1", "n2", "n3"], 0)
 
 
-def test_the_status_of_a_running_node_is_its_own(run: Run, tmp_path: Path) -> None:
-    with served(tmp_path / "n1") as (log, _):
+def test_the_status_of_a_running_node_is_its_own(run: Run, tmp_path: Path, agreement: str) -> None:
+    with served(tmp_path / "n1", make_agreement(agreement)) as (log, _):
         log.append(b"a").result(SECONDS)
         row = json.loads(run("status", tmp_path / "n1", "--json").stdout)
         digest = log.status().digest.hex()
     assert (row["state"], row["role"], row["leader"]) == ("running", "leader", "n1")
     assert (row["end_offset"], row["pending_records"], row["alarm"]) == (1, 0, "")
-    assert row["digest"] == digest
+    assert (row["digest"], row["agreement"]) == (digest, agreement)
 
 
 def test_people_get_a_table(run: Run, tmp_path: Path) -> None:
@@ -45,8 +49,8 @@ def test_a_place_without_a_store_has_no_status(run: Run, tmp_path: Path) -> None
         assert f"WrongStore: {tmp_path / 'none'} holds no store" in result.stderr
 
 
-def test_verify_of_a_whole_store(run: Run, tmp_path: Path) -> None:
-    directory = make_log(tmp_path / "n1", b"a", b"b", b"c")
+def test_verify_of_a_whole_store(run: Run, tmp_path: Path, agreement: str) -> None:
+    directory = make_log(tmp_path / "n1", b"a", b"b", b"c", layer=make_agreement(agreement))
     row = json.loads(run("verify", directory, "--json").stdout)
     assert (row["whole"], row["faults"], row["records"]) == (True, [], 3)
     assert len(row["digest"]) == 32
@@ -56,8 +60,9 @@ def test_verify_of_a_whole_store(run: Run, tmp_path: Path) -> None:
     assert row["digest"] in result.stdout
 
 
-def test_verify_of_a_damaged_store(run: Run, tmp_path: Path) -> None:
-    directory = make_log(tmp_path / "n1", b"a record to be found again")
+def test_verify_of_a_damaged_store(run: Run, tmp_path: Path, agreement: str) -> None:
+    layer = make_agreement(agreement)
+    directory = make_log(tmp_path / "n1", b"a record to be found again", layer=layer)
     data = directory / "data.mdb"
     content = data.read_bytes()
     damaged = content.replace(b"to be found again", b"to be found agaim")

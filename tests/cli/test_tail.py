@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, make_log
+from tests.each_agreement import make_agreement
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return make_log(tmp_path / "n1", *[b"record %d" % number for number in range(20)])
+def directory(tmp_path: Path, agreement: str) -> Path:
+    records = [b"record %d" % number for number in range(20)]
+    return make_log(tmp_path / "n1", *records, layer=make_agreement(agreement))
 
 
 def offsets(run: Run, *arguments: object) -> list[int]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from replog.demo.cluster import LocalCluster
+from tests.each_agreement import pytest_generate_tests
 
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "agreement" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--agreement")
-        installed = sorted({entry.name for entry in entry_points(group="replog.agreements")})
-        metafunc.parametrize("agreement", [chosen] if chosen else installed)
+__all__ = ["pytest_generate_tests"]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Random nodes are killed, paused and restarted while all three append; nothing may be lost.
 
-`make chaos SECONDS=60` runs it longer and shows how it goes. The seed decides what is done to whom
-and when; the machine decides the rest.
+`make chaos SECONDS=60` runs it longer, under each agreement, and shows how it goes. The seed
+decides what is done to whom and when; the machine decides the rest.
 """
 
 from __future__ import annotations
@@ -61,12 +61,13 @@ class Chaos:
         # One node mostly, sometimes two or all: without a majority nothing goes on, or is lost.
         count = self.random.choices((1, 2, 3), (8, 2, 1))[0]
         self.random.shuffle(up)
-        if leader in up and self.random.random() < 0.5:
+        first = not self.leaders_killed  # so that the shortest run kills a leader too
+        if leader in up and (first or self.random.random() < 0.5):
             up.remove(leader)
             up.insert(0, leader)
         for member in up[:count]:
             end = now + self.random.uniform(0.05, 1.5)
-            if self.random.random() < 0.25:
+            if not (first and member is leader) and self.random.random() < 0.25:
                 member.pause()
                 self._paused[member.name] = end
                 self.pauses[member.name] += 1
@@ -138,5 +139,5 @@ def test_no_acknowledged_record_is_lost(cluster: LocalCluster, request: pytest.F
     assert report.acknowledged == chaos.load.acknowledged
     # It was chaos indeed, and work went on in it.
     assert sum(chaos.kills.values()) >= seconds / 5
-    assert chaos.leaders_killed or seconds < 20
+    assert chaos.leaders_killed > 0
     assert all(feeder.ledger.acknowledged > 0 for feeder in chaos.load.feeders.values())

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 
 import pytest
 
 import paxoslog
-import raftlog
 from paxoslog import MultiPaxos
 from paxoslog.core import BALLOT_JUMP_MAX, PaxosCore
 from paxoslog.messages import (
@@ -43,14 +41,6 @@ FAR = Epoch(BALLOT_JUMP_MAX + 2, "n2")
 
 def test_the_package_exports_the_choice_alone() -> None:
     assert paxoslog.__all__ == ["MultiPaxos"]
-
-
-def test_both_cores_have_the_same_files() -> None:
-    ours, theirs = (
-        {path.name for path in Path(package.__path__[0]).glob("*.py")}
-        for package in (paxoslog, raftlog)
-    )
-    assert ours == theirs
 
 
 def test_the_defaults() -> None:

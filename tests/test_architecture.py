@@ -57,6 +57,7 @@ ROWS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ("rounds",)),
     (1, ("messages",)),
     (1, ("codec",)),
+    (2, ("machines",)),
     (3, ("failpoints",)),
     (3, ("store.interface",)),
     (3, ("replica", "store")),
@@ -76,7 +77,7 @@ RANKS = {family: rank for rank, (_, families) in enumerate(ROWS) for family in f
 HEIGHTS = {family: height for height, families in ROWS for family in families}
 CONTRACT_HEIGHT = 1  # what the cores see
 PURE = {family for family, height in HEIGHTS.items() if height <= CONTRACT_HEIGHT}
-PURE |= {"store.interface", "replica"}
+PURE |= {"store.interface", "replica", "machines"}
 
 RUNTIME = {"node", "log", "testing", "control", "cli"}
 PROGRAMS = {"testing", "control", "demo", "cli", "__main__"}  # may import what the extras bring

@@ -6,9 +6,11 @@ class              rule
 `History`          every node delivers the same entries, rows and digests, in index order, also
                    across restarts; every record once, as it was submitted, each producer's in order
 `Durability`       whatever is delivered anywhere lies on the disks of a commit quorum
-`Leaders`          an epoch has one leader
-`Promises`         a promise on a disk never falls; no message leaves that promises more than the
-                   sender's disk has held; a vote is given once
+`Choices`          what a commit quorum's disks have held under one epoch is not called committed
+                   sooner, and nothing else follows it; see `choices`
+`Leaders`          an epoch has one leader, in one of its lives
+`Votes`, `Ballots` a promise on a disk never falls; no message leaves that promises more than the
+                   sender's disk has held; see `promises`
 `Stored`           an index and an epoch name the same bytes on every disk
 `Acknowledgements` an acknowledged record lies where it was said to, and is acknowledged once; a
                    refused one never appears
@@ -22,9 +24,11 @@ Each raises `Violation`.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from replog.entry import DIGEST_START, Epoch, unpack_records
+from replog.testing.choices import EPOCH_IS_ITS_NUMBER, Choices, Violation
+from replog.testing.promises import Ballots, Votes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,15 +37,8 @@ if TYPE_CHECKING:
     from replog.entry import Entry
     from replog.quorum import Quorums
     from replog.replica.effects import Completion
-    from replog.store.interface import Delivered, Position, StoredEntry
+    from replog.store.interface import Delivered, Position, StoredEntry, StoredWrite
     from replog.store.memory import MemoryDisk
-
-EPOCH_IS_ITS_NUMBER = frozenset({"raft"})
-"""Agreements with one leader and one promise for each number; in others, the node counts too."""
-
-
-class Violation(Exception):
-    """A rule is broken."""
 
 
 class Ticket(NamedTuple):
@@ -159,66 +156,23 @@ class Leaders:
 
     def __init__(self, agreement: str) -> None:
         self._by_number = agreement in EPOCH_IS_ITS_NUMBER
-        self._leaders: dict[Epoch, str] = {}
+        self._leaders: dict[Epoch, tuple[str, int]] = {}
+        """The node and its life."""
         self.changes = 0
         """How often another epoch got its leader, after the first."""
 
-    def leads(self, node: str, epoch: Epoch) -> bool:
+    def leads(self, node: str, life: int, epoch: Epoch) -> bool:
         """A node sees itself leading; whether that is news."""
         key = Epoch(epoch.number, "") if self._by_number else epoch
         known = self._leaders.get(key)
-        if known == node:
+        if known == (node, life):
             return False
         if known is not None or epoch.node != node:
-            raise Violation(f"{node} leads {epoch}, which {known or epoch.node} leads")
-        self._leaders[key] = node
+            other, its_life = known or (epoch.node, 0)
+            raise Violation(f"life {life} of {node} leads {epoch}, led by {other} ({its_life})")
+        self._leaders[key] = node, life
         self.changes = len(self._leaders) - 1
         return True
-
-
-class Promises:
-    """What the disks have sworn, and what messages say about it."""
-
-    def __init__(self, agreement: str, disks: Mapping[str, MemoryDisk]) -> None:
-        self._by_number = agreement in EPOCH_IS_ITS_NUMBER
-        self._disks = disks
-        self._votes: dict[tuple[str, int], str] = {}
-        self._entries: dict[tuple[str, int], int] = {}
-        """Of each node and term, the highest entry of that term ever written."""
-
-    def wrote(self, node: str, entry: StoredEntry) -> None:
-        """A commit has written an entry, or passed through a state that held it."""
-        key = node, entry.epoch.number
-        self._entries[key] = max(entry.index, self._entries.get(key, 0))
-
-    def stored(self, node: str, before: Epoch, after: Epoch) -> None:
-        """A commit has replaced a promise."""
-        revoked = before.node and self._by_number and after.number == before.number
-        if after < before or (revoked and after.node != before.node):
-            raise Violation(f"the disk of {node} promised {before}, and now {after}")
-
-    def leaves(self, node: str, to: str, message: Message) -> None:
-        """A message leaves. Its promises are known by the names that the agreements share."""
-        name = type(message).__name__
-        disk = self._disks[node]
-        if name == "Vote" and message.granted:  # type: ignore[attr-defined]
-            term: int = message.term  # type: ignore[attr-defined]
-            if self._votes.setdefault((node, term), to) != to:
-                raise Violation(f"{node} votes in term {term} for {to} and another")
-            promise = disk.outline.promise
-            if promise.number < term or (promise.number == term and promise.node != to):
-                raise Violation(
-                    f"{node} votes in term {term} for {to}; its disk promised {promise}"
-                )
-        elif name == "Appended":
-            appended: Any = message
-            self._check_appended(node, appended.term, appended.match_index)
-
-    def _check_appended(self, node: str, term: int, index: int) -> None:
-        """An entry may since have been overwritten, by a leader whom no holder of it elected."""
-        held = [top for (of, number), top in self._entries.items() if of == node and number <= term]
-        if index > max(held, default=0):
-            raise Violation(f"{node} acknowledges entry {index} in term {term} and never wrote it")
 
 
 class Stored:
@@ -310,14 +264,30 @@ class Checkers:
         self.history = History()
         self.durability = Durability(quorums, disks)
         self.leaders = Leaders(agreement)
-        self.promises = Promises(agreement, disks)
+        self.choices = Choices(agreement, quorums)
+        self.promises = (
+            Votes(disks) if agreement in EPOCH_IS_ITS_NUMBER else Ballots(disks, self.choices)
+        )
         self.stored = Stored()
         self.acknowledgements = Acknowledgements(self.history)
         self.barriers = Barriers(self.history)
         self.manners = Manners()
 
+    def wrote(self, node: str, write: StoredWrite) -> None:
+        """A commit has carried out a write, or passed through the state after it."""
+        self.promises.wrote(node, write)
+        for entry in write.entries:
+            self.stored.stored(node, entry)
+            self.choices.wrote(node, entry)
+
+    def leaves(self, node: str, to: str, message: Message) -> None:
+        """A message leaves."""
+        self.promises.leaves(node, to, message)
+        self.choices.says(node, message)
+
     def delivered(self, node: str, row: Delivered, entry: Entry) -> None:
         """A node delivers an entry."""
+        self.choices.delivered(node, row.index)
         if self.history.delivered(node, row, entry):
             self.durability.delivered(row.index, entry.data)
             self.tally["records"] += row.count

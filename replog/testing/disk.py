@@ -140,9 +140,7 @@ class DiskThreads:
         checkers.promises.stored(self._node, promise, self._disk.outline.promise)
         for batch in batches:
             for write in batch.writes:
-                for entry in write.entries:
-                    checkers.stored.stored(self._node, entry)
-                    checkers.promises.wrote(self._node, entry)
+                checkers.wrote(self._node, write)
         if self._disk.outline.promise != promise:
             self._promised()
 

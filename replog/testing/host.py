@@ -19,7 +19,8 @@ from replog.errors import IdentityRefused
 from replog.membership import cluster_id
 from replog.replica.replica import Replica
 from replog.store.memory import MemoryDisk, MemoryStore
-from replog.testing.checkers import Ticket, Violation
+from replog.testing.checkers import Ticket
+from replog.testing.choices import Violation
 from replog.testing.disk import DiskThreads
 from replog.testing.network import Frame
 from replog.testing.plan import DOOM_EFFECTS_MAX
@@ -273,8 +274,9 @@ class Host:
         checkers.manners.blames(self.node, replica.faults, replica.last_fault)
         for row, entry in effects.delivered:
             checkers.delivered(self.node, row, entry)
-        if replica.leads and checkers.leaders.leads(self.node, replica.leadership.epoch):
-            self._world.trace.record(self.node, "lead", *replica.leadership.epoch)
+        epoch = replica.leadership.epoch
+        if replica.leads and checkers.leaders.leads(self.node, self.life, epoch):
+            self._world.trace.record(self.node, "lead", *epoch)
             self._may_be_doomed("doomed leader", self._world.weather.doomed_leader)
 
     def _carry_out(self, replica: Replica, effects: Effects) -> None:
@@ -300,7 +302,7 @@ class Host:
         for outgoing in messages:
             self._effect()
             message, _ = world.codec.decode(outgoing.header)
-            world.checkers.promises.leaves(self.node, outgoing.to, message)
+            world.checkers.leaves(self.node, outgoing.to, message)
             sender, store_id, life = self._signature
             frame = Frame(self._network.frames, sender, store_id, life, *outgoing)
             if not self._network.send(frame):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from replog.codec import Codec
 from replog.store.memory import MemoryDisk
-from replog.testing.checkers import Checkers, Violation
+from replog.testing.checkers import Checkers
+from replog.testing.choices import Violation
 from replog.testing.clients import Clients
 from replog.testing.host import Host
 from replog.testing.network import Frame, Network

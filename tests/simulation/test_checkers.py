@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 
-from raftlog.messages import Appended, Vote
 from replog.entry import DIGEST_START, NO_EPOCH, Entry, Epoch, Kind, Run, make_entry, pack_run
 from replog.producers import ProducerRow
 from replog.quorum import majorities
@@ -21,11 +20,10 @@ from replog.testing.checkers import (
     History,
     Leaders,
     Manners,
-    Promises,
     Stored,
     Ticket,
-    Violation,
 )
+from replog.testing.choices import Violation
 
 A, B, C = (b"n1/1/0 a", b"n1/1/1 b", b"n1/1/2 c")
 EPOCH = Epoch(1, "n1")
@@ -52,10 +50,10 @@ def history(*nodes: str) -> History:
     return empty
 
 
-def disk_with(*entries: Entry, promise: Epoch = NO_EPOCH) -> MemoryDisk:
+def disk_with(*entries: Entry) -> MemoryDisk:
     disk = MemoryDisk(b"store id")
     disk.log = [StoredEntry(index, EPOCH, entry.data) for index, entry in enumerate(entries, 1)]
-    disk.outline = Outline(promise, (), len(entries), disk.outline.position)
+    disk.outline = Outline(NO_EPOCH, (), len(entries), disk.outline.position)
     return disk
 
 
@@ -186,76 +184,33 @@ def test_an_index_and_epoch_name_one_entry() -> None:
         judge.stored("n2", StoredEntry(1, EPOCH, b"other"))
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (Epoch(2, ""), Epoch(1, "")),
-        (Epoch(2, "n1"), Epoch(2, "")),
-        (Epoch(2, "n1"), Epoch(2, "n3")),
-    ],
-    ids=["the number falls", "a vote is withdrawn", "a vote is changed"],
-)
-def test_a_promise_that_is_broken_is_seen(before: Epoch, after: Epoch) -> None:
-    judge = Promises("raft", {})
-    judge.stored("n2", NO_EPOCH, before)
-    judge.stored("n2", Epoch(2, ""), Epoch(2, "n1"))
-    with pytest.raises(Violation, match="the disk of n2 promised"):
-        judge.stored("n2", before, after)
-
-
-def test_where_epochs_are_pairs_a_promise_may_grow_by_its_node() -> None:
-    Promises("paxos", {}).stored("n2", Epoch(2, "n1"), Epoch(2, "n3"))
-    with pytest.raises(Violation, match="the disk of n2 promised"):
-        Promises("paxos", {}).stored("n2", Epoch(2, "n3"), Epoch(2, "n1"))
-
-
 # --- messages -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("promise", [NO_EPOCH, Epoch(3, ""), Epoch(3, "n3")])
-def test_a_vote_that_is_not_on_the_disk_is_wrong(promise: Epoch) -> None:
-    judge = Promises("raft", {"n2": disk_with(promise=promise)})
-    judge.leaves("n2", "n1", Vote(3, granted=False))
-    with pytest.raises(Violation, match="n2 votes in term 3 for n1; its disk promised"):
-        judge.leaves("n2", "n1", Vote(3, granted=True))
-
-
-@pytest.mark.parametrize("promise", [Epoch(3, "n1"), Epoch(4, "")])
-def test_a_second_vote_in_a_term_is_wrong(promise: Epoch) -> None:
-    judge = Promises("raft", {"n2": disk_with(promise=promise)})
-    judge.leaves("n2", "n1", Vote(3, granted=True))
-    judge.leaves("n2", "n1", Vote(3, granted=True))
-    with pytest.raises(Violation, match="n2 votes in term 3 for n3 and another"):
-        judge.leaves("n2", "n3", Vote(3, granted=True))
-
-
-def test_an_acknowledgement_of_an_unwritten_entry_is_wrong() -> None:
-    judge = Promises("raft", {"n2": disk_with()})
-    judge.leaves("n2", "n1", Appended(2, 0))
-    judge.wrote("n2", StoredEntry(1, EPOCH, b""))
-    judge.wrote("n2", StoredEntry(2, Epoch(3, "n3"), b""))
-    judge.wrote("n3", StoredEntry(2, EPOCH, b""))
-    judge.leaves("n2", "n1", Appended(2, 1))
-    with pytest.raises(Violation, match="n2 acknowledges entry 2 in term 2 and never wrote it"):
-        judge.leaves("n2", "n1", Appended(2, 2))
 
 
 def test_two_leaders_of_an_epoch_are_wrong() -> None:
     judge = Leaders("raft")
-    assert judge.leads("n1", EPOCH)
-    assert not judge.leads("n1", EPOCH)
-    assert judge.leads("n2", Epoch(2, "n2"))
+    assert judge.leads("n1", 1, EPOCH)
+    assert not judge.leads("n1", 1, EPOCH)
+    assert judge.leads("n2", 1, Epoch(2, "n2"))
     assert judge.changes == 1
     with pytest.raises(Violation, match="n2 leads"):
-        judge.leads("n2", Epoch(1, "n2"))
+        judge.leads("n2", 1, Epoch(1, "n2"))
     with pytest.raises(Violation, match="n3 leads"):
-        judge.leads("n3", Epoch(3, "n2"))
+        judge.leads("n3", 1, Epoch(3, "n2"))
+
+
+@pytest.mark.parametrize("agreement", ["raft", "paxos"])
+def test_an_epoch_that_two_lives_lead_is_wrong(agreement: str) -> None:
+    judge = Leaders(agreement)
+    judge.leads("n1", 1, EPOCH)
+    with pytest.raises(Violation, match="life 2 of n1 leads"):
+        judge.leads("n1", 2, EPOCH)
 
 
 def test_where_epochs_are_pairs_a_number_may_have_two_leaders() -> None:
     judge = Leaders("paxos")
-    assert judge.leads("n1", EPOCH)
-    assert judge.leads("n2", Epoch(1, "n2"))
+    assert judge.leads("n1", 1, EPOCH)
+    assert judge.leads("n2", 1, Epoch(1, "n2"))
 
 
 def test_blame_is_wrong_where_all_are_correct() -> None:

@@ -10,6 +10,8 @@ from replog.producers import Producers
 from replog.testing import __main__ as command
 from replog.testing.campaign import run_campaign
 
+AGREEMENTS = ("raft", "paxos")
+
 Patch = pytest.MonkeyPatch
 Capture = pytest.CaptureFixture[str]
 
@@ -19,8 +21,11 @@ def run(patch: Patch, *arguments: str) -> int:
     return command.main()
 
 
-def test_a_campaign_ends_with_what_happened(monkeypatch: Patch, capsys: Capture) -> None:
-    assert run(monkeypatch, "--seeds", "3", "--first", "7") == 0
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_a_campaign_ends_with_what_happened(
+    agreement: str, monkeypatch: Patch, capsys: Capture
+) -> None:
+    assert run(monkeypatch, "--agreement", agreement, "--seeds", "3", "--first", "7") == 0
     first, hours, *counts = capsys.readouterr().out.splitlines()
     assert first.startswith("3 of 3 seeds, ")
     assert first.endswith(" a minute, 0 failed")
@@ -42,12 +47,15 @@ def test_several_processes_find_the_same() -> None:
     assert alone.seeds == 12
 
 
-def test_a_failing_seed_is_told_and_repeated(monkeypatch: Patch, capsys: Capture) -> None:
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_a_failing_seed_is_told_and_repeated(
+    agreement: str, monkeypatch: Patch, capsys: Capture
+) -> None:
     monkeypatch.setattr(Producers, "accept", lambda *_: False)
-    assert run(monkeypatch, "--seeds", "1") == 1
-    failure = "repeat: python -m replog.testing --agreement raft --seed 0 --trace"
+    assert run(monkeypatch, "--agreement", agreement, "--seeds", "1") == 1
+    failure = f"repeat: python -m replog.testing --agreement {agreement} --seed 0 --trace"
     assert failure in capsys.readouterr().out.splitlines()
-    assert run(monkeypatch, "--seed", "0", "--trace") == 1
+    assert run(monkeypatch, "--agreement", agreement, "--seed", "0", "--trace") == 1
     *trace, reason, repeat = capsys.readouterr().out.splitlines()
     assert len(trace) > 10
     assert reason.startswith("seed 0 at ")

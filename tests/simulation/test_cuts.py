@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from raftlog import Raft
 from replog.testing import Plan, Simulation, Weather
-from replog.testing.host import Host
+from replog.testing.campaign import find_agreement
 
+AGREEMENTS = ("raft", "paxos")
 PLAN = Plan(
     nodes=3,
     weather=Weather(delay_ms_max=3, commit_ms_max=3),
@@ -22,41 +22,46 @@ EFFECTS_AT_LEAST = 100
 """Of each node in the scenario: sends, batches handed to the writer, commits, reports, answers."""
 
 
-def simulation(plan: Plan = PLAN) -> Simulation:
-    return Simulation(SEED, Raft(), plan)
+def simulation(agreement: str) -> Simulation:
+    return Simulation(SEED, find_agreement(agreement), PLAN)
 
 
-def effects() -> dict[str, int]:
-    """How many effects each node has until the end of the safety phase."""
-    uncut = simulation()
-    uncut.trouble()
-    assert uncut.world.tally["leader changes"] == 0
-    assert uncut.world.tally["acknowledged"] > 100
-    return {node: host.effects for node, host in uncut.hosts.items()}
+def uncut(agreement: str) -> Simulation:
+    """At the end of the safety phase."""
+    whole = simulation(agreement)
+    whole.trouble()
+    assert whole.world.tally["leader changes"] == 0
+    assert whole.world.tally["acknowledged"] > 100
+    return whole
 
 
-def leader() -> Host:
-    uncut = simulation()
-    uncut.trouble()
-    return next(host for host in uncut.hosts.values() if host.replica and host.replica.leads)
+def cuts(agreement: str) -> list[tuple[str, str, int, int]]:
+    """All effects of the leader, and of one that follows it: agreement, node, first and last."""
+    hosts = uncut(agreement).hosts
+    leader = next(node for node, host in hosts.items() if host.replica and host.replica.leads)
+    return [
+        (agreement, node, first, min(first + CHUNK - 1, hosts[node].effects))
+        for node in (leader, min(set(hosts) - {leader}))
+        for first in range(1, hosts[node].effects + 1, CHUNK)
+    ]
 
 
-EFFECTS = effects()
-LEADER = leader().node
-FOLLOWER = min(set(EFFECTS) - {LEADER})
-CUTS = [
-    (node, first) for node in (LEADER, FOLLOWER) for first in range(1, EFFECTS[node] + 1, CHUNK)
-]
+CUTS = [cut for agreement in AGREEMENTS for cut in cuts(agreement)]
 
 
-def test_the_scenario_has_many_effects() -> None:
-    assert min(EFFECTS[LEADER], EFFECTS[FOLLOWER]) > EFFECTS_AT_LEAST
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_the_scenario_has_many_effects(agreement: str) -> None:
+    effects = {node: last for of, node, _, last in CUTS if of == agreement}
+    assert len(effects) == 2
+    assert min(effects.values()) > EFFECTS_AT_LEAST
 
 
-@pytest.mark.parametrize(("node", "first"), CUTS)
-def test_a_node_may_die_before_each_of_its_effects(node: str, first: int) -> None:
-    for cut_at in range(first, min(first + CHUNK, EFFECTS[node] + 1)):
-        cut = simulation()
+@pytest.mark.parametrize(("agreement", "node", "first", "last"), CUTS)
+def test_a_node_may_die_before_each_of_its_effects(
+    agreement: str, node: str, first: int, last: int
+) -> None:
+    for cut_at in range(first, last + 1):
+        cut = simulation(agreement)
         cut.hosts[node].cut_at = cut_at
         outcome = cut.run()
         assert outcome.tally["crashes"] == 1, f"cut before effect {cut_at}"

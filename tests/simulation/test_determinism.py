@@ -7,21 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raftlog import Raft
+import pytest
+
 from replog.testing import simulate
+from replog.testing.campaign import find_agreement
 
 ROOT = Path(__file__).resolve().parents[2]
+AGREEMENTS = ("raft", "paxos")
 SEEDS = range(8)
 PROGRAM = f"""
-from raftlog import Raft
+import sys
 from replog.testing import simulate
-print(*[simulate(seed, Raft()).digest for seed in {SEEDS!r}])
+from replog.testing.campaign import find_agreement
+agreement = find_agreement(sys.argv[1])
+print(*[simulate(seed, agreement).digest for seed in {SEEDS!r}])
 """
 
 
-def digests(hash_seed: str) -> list[str]:
+def digests(agreement: str, hash_seed: str) -> list[str]:
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, agreement],
         cwd=ROOT,
         env=os.environ | {"PYTHONHASHSEED": hash_seed},
         capture_output=True,
@@ -32,25 +37,30 @@ def digests(hash_seed: str) -> list[str]:
     return run.stdout.split()
 
 
-def test_hash_seeds_change_nothing() -> None:
-    here = [simulate(seed, Raft()).digest for seed in SEEDS]
-    assert digests("1") == digests("4294967295") == here
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_hash_seeds_change_nothing(agreement: str) -> None:
+    here = [simulate(seed, find_agreement(agreement)).digest for seed in SEEDS]
+    assert digests(agreement, "1") == digests(agreement, "4294967295") == here
 
 
-def test_seeds_differ() -> None:
-    assert len({simulate(seed, Raft()).digest for seed in SEEDS}) == len(SEEDS)
+def test_seeds_and_agreements_differ() -> None:
+    layers = [find_agreement(agreement) for agreement in AGREEMENTS]
+    runs = {simulate(seed, layer).digest for seed in SEEDS for layer in layers}
+    assert len(runs) == len(SEEDS) * len(layers)
 
 
-def test_printing_the_trace_changes_nothing() -> None:
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_printing_the_trace_changes_nothing(agreement: str) -> None:
     lines: list[str] = []
-    outcome = simulate(3, Raft(), lines.append)
-    assert outcome == simulate(3, Raft())
+    outcome = simulate(3, find_agreement(agreement), lines.append)
+    assert outcome == simulate(3, find_agreement(agreement))
     assert len(lines) == outcome.tally["events"] > 100
 
 
-def test_lines_of_the_trace_are_aligned() -> None:
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_lines_of_the_trace_are_aligned(agreement: str) -> None:
     lines: list[str] = []
-    simulate(3, Raft(), lines.append)
+    simulate(3, find_agreement(agreement), lines.append)
     for line in lines:
         assert line[:8].strip().isdigit()
         assert line[8:10] == "  "

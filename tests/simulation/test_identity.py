@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from raftlog import Raft
 from replog.entry import NO_EPOCH
 from replog.errors import IdentityRefused
 from replog.store.memory import MemoryDisk
 from replog.testing import Plan, Simulation
+from replog.testing.campaign import find_agreement
 
+AGREEMENTS = ("raft", "paxos")
 PLAN = Plan(trouble_ms=1000)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_wiped_disk_is_refused_before_it_can_vote(seed: int) -> None:
-    simulation = Simulation(seed, Raft(), PLAN)
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_a_wiped_disk_is_refused_before_it_can_vote(agreement: str, seed: int) -> None:
+    simulation = Simulation(seed, find_agreement(agreement), PLAN)
     simulation.trouble()
     wiped = simulation.hosts["n2"]
     assert wiped.disk.introduced
@@ -35,8 +37,9 @@ def test_a_wiped_disk_is_refused_before_it_can_vote(seed: int) -> None:
     assert simulation.hosts["n3"].replica is not None
 
 
-def test_a_refusal_that_nobody_expects_is_a_failure() -> None:
-    simulation = Simulation(0, Raft(), PLAN)
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_a_refusal_that_nobody_expects_is_a_failure(agreement: str) -> None:
+    simulation = Simulation(0, find_agreement(agreement), PLAN)
     simulation.trouble()
     wiped = simulation.hosts["n2"]
     wiped.crash("its disk is wiped")

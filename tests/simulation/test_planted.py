@@ -1,18 +1,19 @@
-"""The simulator has teeth: each of these faults, planted into the real code, is caught."""
+"""The simulator has teeth: each of these faults, planted into the trunk or into Raft, is caught."""
 
 from __future__ import annotations
 
 import pytest
 
-from raftlog import Raft, election, state
-from raftlog.reads import Reads as CoreReads
+from raftlog import election, state
 from replog.agreement import ReadState
 from replog.producers import ProducerRow, Producers
 from replog.quorum import Quorums
 from replog.replica.delivery import Delivery
 from replog.replica.origin import Origin
 from replog.replica.outbox import Outbox
+from replog.rounds import Rounds
 from replog.testing import SimulationFailure, simulate
+from replog.testing.campaign import find_agreement
 
 SEEDS = 200
 
@@ -58,7 +59,7 @@ def reads_are_confirmed_by_the_leader_alone(patch: Patch) -> None:
         tokens, self._tokens = self._tokens, []
         return [ReadState(token, self._index) for token in tokens]
 
-    patch.setattr(CoreReads, "confirm", confirm)
+    patch.setattr(Rounds, "confirm", confirm)
 
 
 def the_producer_table_is_not_stored(patch: Patch) -> None:
@@ -71,25 +72,32 @@ def a_lost_forward_is_not_sent_again(patch: Patch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "first_seed"),
+    ("agreement", "plant", "first_seed"),
     [
-        (messages_that_promise_leave_at_once, 0),
-        (delivery_accepts_every_run, 0),
-        (one_copy_less_commits, 0),
-        (votes_go_to_any_log, 0),
-        (a_vote_is_forgotten_by_a_restart, 120),
-        (reads_are_confirmed_by_the_leader_alone, 50),
-        (the_producer_table_is_not_stored, 0),
-        (a_lost_forward_is_not_sent_again, 0),
+        ("raft", messages_that_promise_leave_at_once, 0),
+        ("raft", delivery_accepts_every_run, 0),
+        ("raft", one_copy_less_commits, 0),
+        ("raft", votes_go_to_any_log, 0),
+        ("raft", a_vote_is_forgotten_by_a_restart, 120),
+        ("raft", reads_are_confirmed_by_the_leader_alone, 50),
+        ("raft", the_producer_table_is_not_stored, 0),
+        ("raft", a_lost_forward_is_not_sent_again, 0),
+        ("paxos", messages_that_promise_leave_at_once, 0),
+        ("paxos", delivery_accepts_every_run, 0),
+        ("paxos", reads_are_confirmed_by_the_leader_alone, 50),
+        ("paxos", the_producer_table_is_not_stored, 0),
+        ("paxos", a_lost_forward_is_not_sent_again, 0),
     ],
 )
-def test_a_planted_fault_is_caught(plant, first_seed: int, monkeypatch: Patch) -> None:
+def test_a_planted_fault_is_caught(
+    agreement: str, plant, first_seed: int, monkeypatch: Patch
+) -> None:
     plant(monkeypatch)
-    with pytest.raises(SimulationFailure, match=r"--agreement raft --seed [0-9]+ --trace"):
-        simulate_from(first_seed)
+    with pytest.raises(SimulationFailure, match=f"--agreement {agreement} --seed [0-9]+ --trace"):
+        simulate_from(agreement, first_seed)
 
 
-def simulate_from(first_seed: int) -> None:
+def simulate_from(agreement: str, first_seed: int) -> None:
     """Many seeds; the first is chosen to save time, not to find at all."""
     for seed in range(first_seed, first_seed + SEEDS):
-        simulate(seed, Raft())
+        simulate(seed, find_agreement(agreement))

@@ -6,7 +6,7 @@ import pytest
 
 from raftlog import Raft
 from replog.testing import Plan, Simulation, Weather
-from replog.testing.checkers import Violation
+from replog.testing.choices import Violation
 from replog.testing.network import HIGH_WATER_MARK, Frame, Network
 from replog.testing.plan import draw_plan
 from replog.testing.schedule import Schedule

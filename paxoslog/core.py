@@ -286,9 +286,9 @@ class PaxosCore:
         entries = state.journal.durable(write_id)
         if isinstance(state.role, Proposer):
             election.count_own_promise(state)
-            replication.fetch_missing(state)
         else:
             replication.count_own_acceptance(state, entries)
+        replication.fetch_missing(state)
 
     def sent(self, to: str, last_index: int, size: int) -> None:
         """Entries have left for this peer."""

@@ -12,7 +12,8 @@ Rules of this file:
    whole quorum reports nothing. It proposes nothing at or below a commit index that was reported.
 4. Whoever has heard a leader within the shortest election timeout neither promises anything to
    another nor learns of its ballot: a node that was cut off cannot depose a working leader.
-5. A pre-promise changes nothing at the node that gives it.
+5. A pre-promise changes nothing at the node that gives it. A prepare follows those of a prepare
+   quorum and of an accept quorum: who could choose nothing deposes nobody.
 6. The timer restarts when a leader is heard, a promise is given or a prepare begins, and at no
    other message. A ballot that was refused is followed by the next only after a whole timeout.
 7. Who knows less to be chosen than others lets one timeout pass for them, or until it has caught
@@ -56,7 +57,7 @@ def time_out(state: State) -> None:
         # Its requests still wait for this node's disk: another ballot would wait just as long.
         state.restart_election_timer()
         return
-    if isinstance(role, PreProposer) and state.quorums.can_elect(role.granted):
+    if isinstance(role, PreProposer) and is_granted(state, role):
         state.yielded = True
     state.step_down()
     state.leader = None
@@ -82,12 +83,19 @@ def count_pre_promise(state: State, sender: str, answer: PrePromise) -> None:
         prepare_if_granted(state)
 
 
+def is_granted(state: State, role: PreProposer) -> bool:
+    """Whether enough members would obey: to promise, and then to choose anything. A leader without
+    an accept quorum is of no use, and would depose one that has it."""
+    quorums = state.quorums
+    return quorums.can_elect(role.granted) and quorums.can_commit(role.granted)
+
+
 def prepare_if_granted(state: State) -> None:
     """Ask for the promises to a new ballot (PMS 2.2, phase 1a), for all indexes at once."""
     role = state.role
     if (
         not isinstance(role, PreProposer)
-        or not state.quorums.can_elect(role.granted)
+        or not is_granted(state, role)
         or (state.is_behind and not state.yielded)
     ):
         return

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from paxoslog.election import is_granted
 from paxoslog.state import Leader, PreProposer, Proposer
 from replog.entry import NO_EPOCH, Epoch
 from replog.errors import InvariantBroken
@@ -84,8 +85,8 @@ def check_state(core: PaxosCore) -> None:
         _require(not state.quorums.can_elect(role.promised), "a proposer with a quorum leads")
     elif isinstance(role, PreProposer):
         _require(
-            not state.quorums.can_elect(role.granted) or (state.is_behind and not state.yielded),
-            "only one who is behind waits with a quorum of pre-promises",
+            not is_granted(state, role) or (state.is_behind and not state.yielded),
+            "only one who is behind waits with enough pre-promises",
         )
     if isinstance(role, Proposer | PreProposer):
         _require(state.leader is None, "who wants to propose knows no leader")

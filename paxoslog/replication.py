@@ -165,8 +165,8 @@ def take_chosen(state: State, sender: str, message: Chosen, metas: Sequence[Meta
 def fetch_missing(state: State) -> None:
     """Ask for the next chosen entries that this node lacks; another peer when overdue."""
     log = state.log
-    if not state.is_behind:
-        state.fetching = None
+    if not state.is_behind or state.journal.entries_waiting >= ACCEPTED_AHEAD_MAX:
+        state.fetching = None  # what waits for the disk is held in memory: go on once it is durable
         return
     first = log.commit_index + 1
     peers = [peer for peer, known in state.commit_known.items() if known >= first]
@@ -194,7 +194,7 @@ def choose_source(
         return before.peer if before.peer in peers else peers[0]
     if state.now - before.asked_at < state.tuning.retransmit_ms:
         return None
-    return next((peer for peer in peers if peer > before.peer), peers[0])
+    return next((peer for peer in sorted(peers) if peer > before.peer), min(peers))
 
 
 # --- leader: proposals and choice -----------------------------------------------------------------

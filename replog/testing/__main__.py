@@ -11,7 +11,8 @@ from time import monotonic
 
 from replog.errors import ConfigError
 from replog.testing.campaign import Result, find_agreement, run_campaign
-from replog.testing.simulation import SimulationFailure, simulate
+from replog.testing.shrink import describe, shrink, trace
+from replog.testing.simulation import Simulation, SimulationFailure, simulate
 
 MS_PER_HOUR = 3_600_000
 PROGRESS_SECONDS = 2.0
@@ -26,14 +27,19 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1, help="how many at once (default: 1)")
     parser.add_argument("--seed", type=int, help="simulate this one only")
     parser.add_argument("--trace", action="store_true", help="with --seed: print every event")
+    parser.add_argument(
+        "--shrink", action="store_true", help="with --seed: simplify a failing run and print that"
+    )
     arguments = parser.parse_args()
     if (
         arguments.seeds < 1
         or arguments.processes < 1
-        or (arguments.trace and arguments.seed is None)
+        or ((arguments.trace or arguments.shrink) and arguments.seed is None)
     ):
-        parser.error("--seeds and --processes are at least 1, and --trace goes with --seed")
+        parser.error("--seeds and --processes are at least 1; --trace and --shrink need --seed")
     try:
+        if arguments.shrink:
+            return simplify(arguments.agreement, arguments.seed)
         if arguments.seed is not None:
             return repeat(arguments.agreement, arguments.seed, trace=arguments.trace)
         seeds = range(arguments.first, arguments.first + arguments.seeds)
@@ -51,6 +57,24 @@ def repeat(agreement: str, seed: int, *, trace: bool) -> int:
         say(str(failure))
         return 1
     say(f"seed {seed}: no failure in {outcome.virtual_ms} ms; trace digest {outcome.digest}")
+    return 0
+
+
+def simplify(agreement: str, seed: int) -> int:
+    """Simulate one seed; if it fails, look for a simpler run that fails alike, and print it."""
+    layer = find_agreement(agreement)
+    simulation = Simulation(seed, layer)
+    try:
+        simulation.run()
+    except SimulationFailure as failure:
+        say(str(failure))
+        say("looking for a simpler run ...")
+        shrunk = shrink(failure, layer, simulation.world.plan)
+        trace(seed, layer, shrunk.plan, sys.stdout.write)
+        say(f"after {shrunk.runs} runs: {describe(shrunk.plan)}")
+        say(f"{shrunk.failure.kind}: {shrunk.failure.reason}")
+        return 1
+    say(f"seed {seed}: no failure")
     return 0
 
 

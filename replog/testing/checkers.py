@@ -15,6 +15,7 @@ class              rule
 `Acknowledgements` an acknowledged record lies where it was said to, and is acknowledged once; a
                    refused one never appears
 `Barriers`         a barrier that holds covers all that was delivered anywhere before it was asked
+`Stewards`         a leader that hears no quorum for long is one no more
 `Manners`          a node finds no fault with its peers: all of them are correct
 ================== =============================================================================
 
@@ -137,12 +138,17 @@ class Durability:
     def __init__(self, quorums: Quorums, disks: Mapping[str, MemoryDisk]) -> None:
         self._quorums = quorums
         self._disks = disks
+        self._lost: dict[str, MemoryDisk] = {}
+
+    def lost(self, node: str, disk: MemoryDisk) -> None:
+        """A node has lost this disk. It still speaks for what had been promised with it."""
+        self._lost[node] = disk
 
     def delivered(self, index: int, data: bytes) -> None:
         """An entry is delivered for the first time."""
         holders = {
             node
-            for node, disk in self._disks.items()
+            for node, disk in (*self._disks.items(), *self._lost.items())
             if index <= len(disk.log) and disk.log[index - 1].data == data
         }
         if not self._quorums.can_commit(holders):
@@ -245,6 +251,38 @@ class Barriers:
             )
 
 
+class Stewards:
+    """A leader that no quorum can have answered steps down (Raft: dissertation section 6.2)."""
+
+    def __init__(self, quorums: Quorums, silence_ms_max: int | None) -> None:
+        """`silence_ms_max`: longer than a leader may go on without answers; None: not judged."""
+        self._quorums = quorums
+        self._silence_ms_max = silence_ms_max
+        self._heard: dict[str, dict[str, int]] = {}
+        """Of each node, when it was last sent anything by each other."""
+        self._since: dict[str, tuple[int, Epoch, int]] = {}
+        """The life and epoch in which each node leads, and since when."""
+
+    def heard(self, node: str, sender: str, now: int) -> None:
+        """A frame has reached a node."""
+        self._heard.setdefault(node, {})[sender] = now
+
+    def leads(self, node: str, life: int, epoch: Epoch, now: int) -> None:
+        """A node sees itself leading."""
+        known = self._since.get(node)
+        if known is None or known[:2] != (life, epoch):
+            known = self._since[node] = life, epoch, now
+        if self._silence_ms_max is None or now - known[2] < self._silence_ms_max:
+            return
+        since = now - self._silence_ms_max
+        heard = {peer for peer, at in self._heard.get(node, {}).items() if at >= since}
+        if not self._quorums.can_commit(heard | {node}):
+            raise Violation(
+                f"{node} still leads {epoch}, and for {self._silence_ms_max} ms heard only from "
+                f"{sorted(heard)}"
+            )
+
+
 class Manners:
     """What nodes think of each other."""
 
@@ -258,7 +296,12 @@ class Checkers:
     """All of them; `tally` counts what was judged."""
 
     def __init__(
-        self, agreement: str, quorums: Quorums, disks: Mapping[str, MemoryDisk], tally: Counter[str]
+        self,
+        agreement: str,
+        quorums: Quorums,
+        disks: Mapping[str, MemoryDisk],
+        tally: Counter[str],
+        silence_ms_max: int | None = None,
     ) -> None:
         self.tally = tally
         self.history = History()
@@ -271,6 +314,7 @@ class Checkers:
         self.stored = Stored()
         self.acknowledgements = Acknowledgements(self.history)
         self.barriers = Barriers(self.history)
+        self.stewards = Stewards(quorums, silence_ms_max)
         self.manners = Manners()
 
     def wrote(self, node: str, write: StoredWrite) -> None:

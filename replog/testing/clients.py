@@ -60,16 +60,21 @@ class Clients:
         if kind < 2:
             host.barrier()
         else:
-            self.append(host, 1 + world.below(RECORDS_PER_REQUEST_MAX), whole=kind == 2)
+            whole = kind == 2 and world.machines is None  # a command is a record of its own
+            self.append(host, 1 + world.below(RECORDS_PER_REQUEST_MAX), whole=whole)
 
     def _ticket(self, host: Host, payloads: tuple[bytes, ...]) -> Ticket:
         self._next_ticket += 1
         return Ticket(self._next_ticket, host.node, host.life, payloads)
 
     def _record(self, host: Host) -> bytes:
-        """Names the node, its life and the record's number there; filled up to a random length."""
+        """Names the node, its life and the record's number there; then a command, or filled up to
+        a random length."""
         producer = host.node, host.life
         number = self._next_number.get(producer, 0)
         self._next_number[producer] = number + 1
         length = self._world.below(self._world.plan.record_bytes_max)
-        return f"{host.node}/{host.life}/{number} ".encode().ljust(length, b".")
+        name = f"{host.node}/{host.life}/{number} ".encode()
+        if self._world.machines is not None:
+            return name + self._world.machines.command()
+        return name.ljust(length, b".")

@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from math import ceil
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from replog.replica.effects import Completion, Effects, Outgoing
     from replog.replica.effects import Ticket as AnyTicket
     from replog.store.interface import StoredEntry
+    from replog.testing.machines import Fed
     from replog.testing.network import Network
     from replog.testing.world import World
 
@@ -72,7 +74,12 @@ class Host:
         self._world = world
         self._network = network
         self._slowness = 1 + world.below(world.plan.weather.slowness_max)
+        drift_max = world.plan.drift_max
+        self._rate = 1 + world.random.uniform(-drift_max, drift_max) if drift_max else 1
+        """How fast its monotonic clock runs."""
         self._threads: DiskThreads | None = None
+        self._fed: Fed | None = None
+        """The machine of the present life, if the run has one."""
         self._signature = (node, b"", 0)
         """Of each frame of the present life: sender, store id, life."""
         self._wake_at: int | None = None
@@ -115,10 +122,13 @@ class Host:
             failed=self._stop,
         )
         random = Random(world.random.getrandbits(64))
-        now = world.schedule.now
-        self.replica = Replica(world.agreement, restoration, world.plan.limits, now, random)
+        self.replica = Replica(
+            world.agreement, restoration, world.plan.limits, self._clock_ms(), random
+        )
         self._signature = (self.node, self.disk.store_id, restoration.identity.life)
-        self._wake(now)
+        if world.machines is not None:
+            self._fed = world.machines.begin_life(self.disk)
+        self._wake(world.schedule.now)
 
     def crash(self, why: str) -> None:
         """End the present life, if any: memory and everything unsynced are lost."""
@@ -137,7 +147,7 @@ class Host:
         if replica is None or self._threads is None:
             return
         for request in self._requests:
-            request(replica, self._world.schedule.now)
+            request(replica, self._clock_ms())
         self._threads.finish(replica.final_batch())
         refused, unknown, barriers = replica.drain()
         self._world.trace.record(self.node, "close", len(refused), len(unknown), len(barriers))
@@ -169,6 +179,7 @@ class Host:
             self._world.trace.record(self.node, "drop", frame.number, "nobody takes it")
             return
         self._world.trace.record(self.node, "arrive", frame.number, frame.sender)
+        self._world.checkers.stewards.heard(self.node, frame.sender, self._world.schedule.now)
         self._frames.append(frame)
         self._wake(self._world.schedule.now)
 
@@ -191,14 +202,23 @@ class Host:
         self._world.tally["barriers asked"] += 1
         self._world.trace.record(self.node, "barrier", number)
         self.barriers.add(number)
+        if self._world.machines is not None:
+            self._world.machines.asked(number, self._world.schedule.now)
         self._put_in(self._requests, lambda replica, _: replica.barrier(number))
 
     def _submit(self, tickets: Sequence[Ticket], append: Input) -> None:
+        now = self._world.schedule.now
         payloads = [payload for ticket in tickets for payload in ticket.payloads]
         self._world.checkers.history.submitted.update(payloads)
         self._world.tally["submitted"] += len(payloads)
-        self._world.trace.record(self.node, "submit", len(payloads), payloads[0].decode())
+        self._world.trace.record(
+            self.node, "submit", len(payloads), payloads[0].decode("ascii", "backslashreplace")
+        )
         self.tickets.update([ticket.number for ticket in tickets])
+        if self._world.machines is not None:
+            for ticket in tickets:
+                command = ticket.payloads[0].partition(b" ")[2]
+                self._world.machines.called(ticket.number, self.node, command, now)
         self._put_in(self._requests, append)
 
     def _durable(self, batch_id: int) -> None:
@@ -217,6 +237,10 @@ class Host:
         """No turn for a while."""
         self.paused_until = self._world.schedule.now + duration_ms
 
+    def _clock_ms(self) -> int:
+        """What its monotonic clock shows."""
+        return int(self._world.schedule.now * self._rate)
+
     def _wall_ms(self) -> int:
         return UNIX_MS + self._world.schedule.now + self.clock_skew_ms
 
@@ -226,13 +250,14 @@ class Host:
             self._world.schedule.at(time, self._turn, self.life, time)
 
     def _turn(self, life: int, time: int) -> None:
-        replica, now = self.replica, self._world.schedule.now
+        replica = self.replica
         if replica is None or life != self.life or time != self._wake_at:
             return  # what woke it has been dealt with, or was another life's
         self._wake_at = None
-        if now < self.paused_until:
+        if self._world.schedule.now < self.paused_until:
             self._wake(self.paused_until)
             return
+        now = self._clock_ms()
         try:
             self._take_inputs(replica, now)
             effects = replica.step(now, self._wall_ms())
@@ -250,7 +275,7 @@ class Host:
         if deadline is not None:
             if deadline <= now:
                 raise Violation(f"{self.node} has stepped and is still due since {deadline}")
-            self._wake(deadline)
+            self._wake(max(ceil(deadline / self._rate), self._world.schedule.now + 1))
 
     def _take_inputs(self, replica: Replica, now: int) -> None:
         reports, self._reports = self._reports, []
@@ -274,8 +299,13 @@ class Host:
         checkers.manners.blames(self.node, replica.faults, replica.last_fault)
         for row, entry in effects.delivered:
             checkers.delivered(self.node, row, entry)
+            if self._fed is not None and self._world.machines is not None:
+                self._world.machines.deliver(self._fed, row, entry)
+        if not replica.leads:
+            return
         epoch = replica.leadership.epoch
-        if replica.leads and checkers.leaders.leads(self.node, self.life, epoch):
+        checkers.stewards.leads(self.node, self.life, epoch, self._world.schedule.now)
+        if checkers.leaders.leads(self.node, self.life, epoch):
             self._world.trace.record(self.node, "lead", *epoch)
             self._may_be_doomed("doomed leader", self._world.weather.doomed_leader)
 
@@ -311,8 +341,13 @@ class Host:
     def _acknowledge(self, completion: Completion) -> None:
         world = self._world
         judge = world.checkers.acknowledgements
+        offset = completion.base_offset
         for ticket in judge.acknowledged(self.node, self.life, completion):
             self.tickets.remove(ticket.number)
+            if self._fed is not None and world.machines is not None:
+                result = self._fed.results[offset]
+                world.machines.answered(ticket.number, result, world.schedule.now)
+            offset += len(ticket.payloads)
         world.tally["acknowledged"] += completion.count
         world.trace.record(self.node, "acknowledge", completion.base_offset, completion.count)
 
@@ -321,6 +356,8 @@ class Host:
         if not isinstance(barrier, int) or barrier not in self.barriers:
             raise Violation(f"{self.node} passes {barrier}, which was not asked for")
         world.checkers.barriers.passed(self.node, barrier)
+        if self._fed is not None and world.machines is not None:
+            world.machines.passed(barrier, self.node, self._fed, world.schedule.now)
         self.barriers.remove(barrier)
         world.tally["barriers passed"] += 1
         world.trace.record(self.node, "pass", barrier)

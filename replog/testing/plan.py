@@ -30,6 +30,10 @@ STRIKES = (
 )
 """What may strike a node, or the links between nodes, at a random moment; see `strikes`."""
 
+RARE_STRIKES = ("bridge", "chain", "star", "wiped disk")
+"""Beside the others in few runs: links that leave the nodes connected in part, and the loss of all
+data of one node, once in a run."""
+
 DOOM_EFFECTS_MAX = 30
 """A doomed node crashes before it has so many more effects."""
 
@@ -89,6 +93,8 @@ class Plan:
     """How soon after the last fault everything must be done."""
     rest_ms: int = 0
     """How long the cluster is watched after that."""
+    drift_max: float = 0.0
+    """Each node's clock is faster or slower than time by a share of up to this."""
 
 
 def draw_plan(random: Random) -> Plan:
@@ -107,6 +113,14 @@ def draw_plan(random: Random) -> Plan:
         restart_all=random.random() < 0.5,
         rest_ms=1300 if random.random() < 0.1 else 0,
     )
+
+
+def with_rarities(plan: Plan, random: Random) -> Plan:
+    """The plan with what few runs have beside it. Apart from `draw_plan`, so that a new rarity
+    leaves the other runs as they were."""
+    rare = [strike for strike in RARE_STRIKES if random.random() < 0.1]
+    drift_max = random.choice((0.001, 0.02, 0.1)) if random.random() < 0.2 else 0.0
+    return replace(plan, strikes=(*plan.strikes, *rare), drift_max=drift_max)
 
 
 def _draw_limits(random: Random) -> Limits:

@@ -8,8 +8,9 @@ delivered the same log, with everything acknowledged that was appended in a life
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.codec import Codec
 from replog.store.memory import MemoryDisk
@@ -17,17 +18,19 @@ from replog.testing.checkers import Checkers
 from replog.testing.choices import Violation
 from replog.testing.clients import Clients
 from replog.testing.host import Host
+from replog.testing.machines import Machines, Workload
 from replog.testing.network import Frame, Network
-from replog.testing.plan import CALM, Plan, draw_plan
+from replog.testing.plan import CALM, Plan, draw_plan, with_rarities
 from replog.testing.schedule import Schedule
 from replog.testing.strikes import Strikes
 from replog.testing.trace import Trace
 from replog.testing.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from replog.agreement import Agreement
+    from replog.testing.linearizability import Operation
 
 STORE_ID_BYTES = 16
 
@@ -35,12 +38,14 @@ STORE_ID_BYTES = 16
 class SimulationFailure(Exception):
     """A run broke a rule, did not settle, or a node failed; the message says how to repeat it."""
 
-    def __init__(self, seed: int, agreement: str, now: int, reason: str) -> None:
+    def __init__(self, seed: int, agreement: str, now: int, reason: str, kind: str) -> None:
         self.seed = seed
         self.reason = reason
+        self.kind = kind
+        """Who noticed: the class of the fault and the function that raised it."""
         super().__init__(
             f"seed {seed} at {now} ms: {reason}\n"
-            f"repeat: python -m replog.testing --agreement {agreement} --seed {seed} --trace"
+            f"repeat: python -m replog.testing --agreement {agreement} --seed {seed} --shrink"
         )
 
 
@@ -64,14 +69,20 @@ class Simulation:
         agreement: Agreement,
         plan: Plan | None = None,
         write: Callable[[str], object] | None = None,
+        *,
+        nodes: int | None = None,
+        workload: Workload | None = None,
     ) -> None:
-        """The plan is drawn from the seed unless given. `write` takes the lines of the trace."""
+        """The plan is drawn from the seed unless given; `nodes` is then that many. `write` takes
+        the lines of the trace. With a `workload` every node feeds a state machine."""
         self.seed = seed
         random = Random(seed)
-        plan = draw_plan(random) if plan is None else plan
-        nodes = [f"n{number}" for number in range(1, plan.nodes + 1)]
-        membership = agreement.membership(set(nodes))
-        disks = {node: MemoryDisk(random.randbytes(STORE_ID_BYTES)) for node in nodes}
+        plan = with_rarities(draw_plan(random), Random(-1 - seed)) if plan is None else plan
+        if nodes is not None:
+            plan = replace(plan, nodes=nodes)
+        names = [f"n{number}" for number in range(1, plan.nodes + 1)]
+        membership = agreement.membership(set(names))
+        disks = {node: MemoryDisk(random.randbytes(STORE_ID_BYTES)) for node in names}
         schedule = Schedule()
         codec = Codec(agreement.messages)
         tally: Counter[str] = Counter()
@@ -85,13 +96,22 @@ class Simulation:
             codec=codec,
             trace=Trace(schedule, _describe(codec), write),
             tally=tally,
-            checkers=Checkers(agreement.name, membership.quorums, disks, tally),
+            checkers=Checkers(
+                agreement.name, membership.quorums, disks, tally, _silence_ms_max(agreement)
+            ),
+            machines=None if workload is None else Machines(workload, random),
         )
         self.network = Network(self.world, self._arrive)
-        self.hosts = {node: Host(self.world, self.network, node, disks[node]) for node in nodes}
+        self.hosts = {node: Host(self.world, self.network, node, disks[node]) for node in names}
         everyone = list(self.hosts.values())
         self.clients = Clients(self.world, everyone)
         self.strikes = Strikes(self.world, everyone, self.network)
+
+    @property
+    def history(self) -> Sequence[Operation[Any, Any]]:
+        """Every command and query of a run with a workload, in the order of their answers; after
+        `run` also those that were never answered."""
+        return () if self.world.machines is None else self.world.machines.history
 
     def run(self) -> Outcome:
         """Both phases. Raises `SimulationFailure`."""
@@ -102,8 +122,10 @@ class Simulation:
         except Exception as error:
             reason = str(error) if isinstance(error, Violation) else f"{error!r}"
             raise SimulationFailure(
-                self.seed, world.agreement.name, world.schedule.now, reason
+                self.seed, world.agreement.name, world.schedule.now, reason, _kind(error)
             ) from error
+        if world.machines is not None:
+            world.machines.end()
         world.tally["leader changes"] = world.checkers.leaders.changes
         world.tally["frames"] = self.network.frames
         world.tally["events"] = world.trace.events
@@ -179,6 +201,21 @@ def simulate(
 ) -> Outcome:
     """Carry out the run of this seed. Raises `SimulationFailure`."""
     return Simulation(seed, agreement, write=write).run()
+
+
+def _silence_ms_max(agreement: Agreement) -> int | None:
+    """Twice as long as its leaders wait for answers, if its settings say how long that is."""
+    timeout_ms: int | None = getattr(agreement, "election_timeout_ms_max", None)
+    return None if timeout_ms is None else 2 * timeout_ms
+
+
+def _kind(error: BaseException) -> str:
+    """The class of an error, and the function that raised it."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    raised_by = last.tb_frame.f_code.co_qualname if last is not None else "nobody"
+    return f"{type(error).__name__} of {raised_by}"
 
 
 def _describe(codec: Codec) -> Callable[[bytes], str]:

@@ -5,6 +5,7 @@ Rule of this file: whatever it does to a node or a link ends by itself, or with 
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Strikes:
                 duration_ms = self._length()
                 world.strike(host.node, what, duration_ms)
                 host.pause(duration_ms)
+            case "wiped disk":
+                self._wipe(host)
             case "clock jump":
                 jump_ms = world.random.randint(-CLOCK_JUMP_MS_MAX, CLOCK_JUMP_MS_MAX)
                 world.strike(host.node, what, jump_ms)
@@ -118,13 +121,26 @@ class Strikes:
     def _empty_disk(self, host: Host) -> None:
         self._fill_disk(host, full=False)
 
-    def _cut_links(self, what: str, host: Host) -> None:
+    def _wipe(self, host: Host) -> None:
+        """The node loses its data. The others must refuse it from here, so it happens once, and
+        only to one of several that they know."""
         world = self._world
-        others = [other.node for other in self._hosts if other is not host]
-        if not others:
+        if len(self._hosts) < 3 or world.expected_to_stop or not host.disk.introduced:
             return
+        world.strike(host.node, "wiped disk")
+        host.crash("its disk is wiped")
+        world.checkers.durability.lost(host.node, copy(host.disk))
+        world.expected_to_stop = frozenset({host.node})
+        host.disk.__init__(world.random.randbytes(16))  # type: ignore[misc] # judges hold this one
+        world.schedule.after(self._length(), self._restart, host)
+
+    def _links(self, what: str, host: Host, others: Sequence[str]) -> list[Link]:
+        """What to cut, each link in its one direction."""
+        world = self._world
+        if what in {"bridge", "chain", "star"}:
+            return self._partial(what, [host.node, *world.random.sample(others, len(others))])
         if what == "isolated leader":
-            near, far = [host.node], others
+            near, far = [host.node], [*others]
         elif what == "broken link":
             near, far = [host.node], [world.random.choice(others)]
         else:
@@ -136,6 +152,34 @@ class Strikes:
             links += [(other, one) for one, other in links]
         elif world.chance(0.5):
             links = [(other, one) for one, other in links]
+        return links
+
+    def _partial(self, what: str, nodes: Sequence[str]) -> list[Link]:
+        """All links but those of a hub and its rays, of a chain, or of two halves and a bridge."""
+        half = (len(nodes) + 1) // 2
+
+        def is_left(one: int, other: int) -> bool:
+            low, high = sorted((one, other))
+            if what == "star":
+                return low == 0
+            if what == "chain":
+                return high == low + 1
+            return low == 0 or (low < half) == (high < half)
+
+        places = range(len(nodes))
+        return [
+            (nodes[one], nodes[other])
+            for one in places
+            for other in places
+            if one != other and not is_left(one, other)
+        ]
+
+    def _cut_links(self, what: str, host: Host) -> None:
+        world = self._world
+        others = [other.node for other in self._hosts if other is not host]
+        if not others:
+            return
+        links = self._links(what, host, others)
         duration_ms = self._length() + (STALE_LEADER_MS_MAX if what == "isolated leader" else 0)
         world.strike("*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms)
         self._network.cut(links)

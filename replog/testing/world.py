@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from replog.codec import Codec
     from replog.membership import Membership
     from replog.testing.checkers import Checkers
+    from replog.testing.machines import Machines
     from replog.testing.plan import Plan, Weather
     from replog.testing.schedule import Schedule
     from replog.testing.trace import Trace
@@ -35,6 +36,8 @@ class World:
     tally: Counter[str]
     """What happened, by name."""
     checkers: Checkers
+    machines: Machines | None = None
+    """What every node feeds, if the run has a workload."""
     expected_to_stop: frozenset[str] = frozenset()
     """Nodes that the others must refuse; any other node that stops itself is a failure."""
 

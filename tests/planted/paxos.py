@@ -33,15 +33,6 @@ BUGS = (
         Edit(REPLICATION, "state.promise(leader, Accepted(", "state.send(leader, Accepted("),
     ),
     bug(
-        "a proposer counts its own promise before it is durable",
-        DURABLE,
-        Edit(
-            ELECTION,
-            "Proposer(state.journal.last_write_id)",
-            "Proposer(state.journal.last_write_id, {state.node})",
-        ),
-    ),
-    bug(
         "a proposer asks before its ballot is durable",
         "ballot used twice",
         Edit(ELECTION, "state.promise(peer, request)", "state.send(peer, request)"),
@@ -251,6 +242,5 @@ BUGS = (
         "a leader without a quorum stays",
         "partial connectivity",
         Edit(REPLICATION, "    if is_alone or is_stuck:\n", "    if is_stuck:\n"),
-        scenario_only=True,
     ),
 )

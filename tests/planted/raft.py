@@ -24,17 +24,6 @@ BUGS = (
         (Edit(ELECTION, "state.promise(sender, Vote(", "state.send(sender, Vote("),),
     ),
     Bug(
-        "a candidate counts its own vote before it is durable",
-        DURABLE,
-        (
-            Edit(
-                ELECTION,
-                "Candidate(state.journal.last_write_id)",
-                "Candidate(state.journal.last_write_id, {state.node})",
-            ),
-        ),
-    ),
-    Bug(
         "a candidate asks before its own vote is durable",
         DURABLE,
         (Edit(ELECTION, "state.promise(peer, request)", "state.send(peer, request)"),),
@@ -228,7 +217,6 @@ BUGS = (
                 "if False:",
             ),
         ),
-        scenario_only=True,
     ),
     Bug(
         "votes go to any log",

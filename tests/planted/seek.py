@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import traceback
 from typing import Any
 
 SCENARIOS = ("tests/raft", "tests/paxos", "tests/agreement", "tests/replica", "tests/store")
@@ -29,19 +28,8 @@ def seek(agreement: str, seeds: int) -> dict[str, Any]:
         try:
             simulate(seed, layer)
         except SimulationFailure as failure:
-            return {"by": "seeds", "seeds": seed + 1, "who": who(failure), "why": failure.reason}
+            return {"by": "seeds", "seeds": seed + 1, "who": failure.kind, "why": failure.reason}
     return scenario(seeds)
-
-
-def who(failure: Exception) -> str:
-    """The function that noticed."""
-    cause = failure.__cause__ or failure
-    frame = traceback.extract_tb(cause.__traceback__)[-1]
-    inner = cause.__traceback__
-    while inner is not None and inner.tb_next is not None:
-        inner = inner.tb_next
-    name = frame.name if inner is None else inner.tb_frame.f_code.co_qualname
-    return f"{type(cause).__name__} of {name}"
 
 
 def scenario(seeds: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_a_failing_seed_is_told_and_repeated(
 ) -> None:
     monkeypatch.setattr(Producers, "accept", lambda *_: False)
     assert run(monkeypatch, "--agreement", agreement, "--seeds", "1") == 1
-    failure = f"repeat: python -m replog.testing --agreement {agreement} --seed 0 --trace"
+    failure = f"repeat: python -m replog.testing --agreement {agreement} --seed 0 --shrink"
     assert failure in capsys.readouterr().out.splitlines()
     assert run(monkeypatch, "--agreement", agreement, "--seed", "0", "--trace") == 1
     *trace, reason, repeat = capsys.readouterr().out.splitlines()
@@ -72,7 +72,7 @@ def test_a_seed_without_failure_tells_its_digest(monkeypatch: Patch, capsys: Cap
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--seeds", "0"], ["--processes", "0"], ["--trace"], ["--agreement", "gossip"]],
+    [["--seeds", "0"], ["--processes", "0"], ["--trace"], ["--shrink"], ["--agreement", "gossip"]],
 )
 def test_wrong_usage_is_refused(arguments: list[str], monkeypatch: Patch, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -1,0 +1,137 @@
+"""State machines under faults: equal on every node, linearizable for its clients; and the judge can
+tell when they are not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgpack
+import pytest
+
+from replog.machine import Record
+from replog.machines import KeyValue
+from replog.replica.reads import Reads
+from replog.testing import Simulation, SimulationFailure, Workload
+from replog.testing.campaign import find_agreement
+from replog.testing.linearizability import Finding, Operation, check
+
+AGREEMENTS = ("raft", "paxos")
+KEYS = (b"a", b"b", b"c")
+SEEDS = 12
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LINES_MAX = 40
+
+
+class Values:
+    """The sequential specification of `KeyValue` for the linearizability checker."""
+
+    initial: Hashable = None
+
+    def step(self, state: Any, given: bytes, /) -> tuple[Any, Any]:
+        code, _, *values = msgpack.unpackb(given)
+        if code == 0:
+            return state, state
+        return (values[0] if code == 1 else None), state
+
+    def partition(self, given: bytes, /) -> bytes:
+        key: bytes = msgpack.unpackb(given)[1]
+        return key
+
+
+class Commands:
+    """Puts of values that no other put has, and deletes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, random: Random) -> bytes:
+        self.count += 1
+        key = random.choice(KEYS)
+        return (
+            KeyValue.delete(key) if random.random() < 0.2 else KeyValue.put(key, b"%d" % self.count)
+        )
+
+
+def query(machine: KeyValue, random: Random) -> tuple[bytes, bytes | None]:
+    key = random.choice(KEYS)
+    return msgpack.packb((0, key)), machine.get(key)
+
+
+def history(agreement: str, seed: int) -> Sequence[Operation[Any, Any]]:
+    workload = Workload(machine=KeyValue, command=Commands(), query=query)
+    simulation = Simulation(seed, find_agreement(agreement), workload=workload)
+    simulation.run()
+    return simulation.history
+
+
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_a_table_under_faults_is_linearizable(agreement: str) -> None:
+    answered = reads = 0
+    for seed in range(SEEDS):
+        operations = history(agreement, seed)
+        verdict = check(Values(), operations)
+        assert verdict.finding is not Finding.NOT_LINEARIZABLE, (
+            f"seed {seed}\n{verdict.counterexample}"
+        )
+        answered += sum(operation.returned_at is not None for operation in operations)
+        reads += sum(msgpack.unpackb(operation.input)[0] == 0 for operation in operations)
+    assert answered > 20 * SEEDS
+    assert reads > 3 * SEEDS
+
+
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_reads_that_do_not_wait_for_delivery_are_not_linearizable(
+    agreement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def passed(self: Reads, _: int) -> list[Any]:
+        held = [ticket for _, tickets in self._confirmed for ticket in tickets]
+        self._confirmed = []
+        return held
+
+    monkeypatch.setattr(Reads, "passed", passed)
+    monkeypatch.setattr("replog.testing.checkers.Barriers.passed", lambda *_: None)
+    findings = {check(Values(), history(agreement, seed)).finding for seed in range(SEEDS)}
+    assert Finding.NOT_LINEARIZABLE in findings
+
+
+class Forgetful(KeyValue):
+    """No function of its records: every machine forgets something else."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Forgetful.made += 1
+        self.number = Forgetful.made
+
+    def apply(self, records: Sequence[Record]) -> list[Any]:
+        kept = [record for record in records if record.offset % 7 != self.number % 7]
+        results = super().apply(kept)
+        return results + [None] * (len(records) - len(kept))
+
+
+@pytest.mark.parametrize("agreement", AGREEMENTS)
+def test_a_machine_that_is_no_function_of_its_records_is_found(agreement: str) -> None:
+    workload = Workload(machine=Forgetful, command=Commands())
+    with pytest.raises(SimulationFailure, match="two machines differ"):
+        Simulation(1, find_agreement(agreement), nodes=3, workload=workload).run()
+
+
+def test_what_a_machine_checks_itself_is_a_failure() -> None:
+    def refuse(_: KeyValue) -> None:
+        raise ValueError("this machine is never right")
+
+    workload = Workload(machine=KeyValue, command=Commands(), check=refuse)
+    with pytest.raises(SimulationFailure, match="never right"):
+        Simulation(1, find_agreement("raft"), workload=workload).run()
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_each_example_is_short_and_runs(example: Path) -> None:
+    assert len(example.read_text().splitlines()) < LINES_MAX
+    subprocess.run([sys.executable, example], check=True, timeout=100, capture_output=True)

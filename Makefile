@@ -14,11 +14,13 @@ INPUT     ?=
 AGREEMENT ?=
 SECONDS   ?= 60
 SEEDS     ?= 2000
+STATES    ?= 1000000
+BOTH      := raft paxos
 
 TYPED := replog raftlog paxoslog transport tests .ci/check_wheel.py $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types fix chaos simulate bench clean
+.PHONY: help demo test check lint types fix chaos nemesis simulate explore planted bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,8 +48,22 @@ chaos: $(INSTALLED) ## torment a cluster of real processes; SECONDS=60 AGREEMENT
 	$(BIN)/python -m pytest tests/cluster/test_chaos.py -s --chaos-seconds=$(SECONDS) \
 	    --timeout=$$(($(SECONDS) + 120)) $(if $(AGREEMENT),--agreement='$(AGREEMENT)') $(ARGS)
 
-simulate: $(INSTALLED) ## run the simulator on many seeds; SEEDS=2000
-	$(BIN)/python -m replog.testing --seeds $(SEEDS) $(ARGS)
+nemesis: $(INSTALLED) ## the same with cut links and failing disks as well; SECONDS=60 AGREEMENT=raft
+	$(BIN)/python -m pytest tests/cluster/test_nemesis.py -s --nemesis-seconds=$(SECONDS) \
+	    --timeout=$$(($(SECONDS) + 180)) $(if $(AGREEMENT),--agreement='$(AGREEMENT)') $(ARGS)
+
+simulate: $(INSTALLED) ## run the simulator on many seeds; SEEDS=2000 AGREEMENT=raft, else both
+	set -e; for agreement in $(or $(AGREEMENT),$(BOTH)); do \
+	    $(BIN)/python -m replog.testing --agreement $$agreement --seeds $(SEEDS) --processes 2 $(ARGS); \
+	done
+
+explore: $(INSTALLED) ## try every order of events on three cores; STATES=1000000 AGREEMENT=raft, else both
+	set -e; for agreement in $(or $(AGREEMENT),$(BOTH)); do \
+	    $(BIN)/python -m replog.testing.exploration --agreement $$agreement --states $(STATES) $(ARGS); \
+	done
+
+planted: $(INSTALLED) ## plant bugs one at a time and look for each; SEEDS=2000
+	$(BIN)/python -m tests.planted --seeds $(SEEDS) --processes 2 $(ARGS)
 
 bench: $(INSTALLED) ## measure; AGREEMENT=raft ARGS='agreements --seconds 2'
 	$(BIN)/python -m benchmarks $(if $(AGREEMENT),--agreement '$(AGREEMENT)') $(ARGS)

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import json
 from random import Random
+from typing import Any
 
 from raftlog import Raft
 from replog.testing import Simulation, Workload
 
 
 class Bank:
-    """Accounts between which money moves; a transfer that would overdraw one is refused."""
-
-    def __init__(self):
+    def __init__(self) -> None:
         self.accounts = dict.fromkeys("abc", 100)
 
-    def apply(self, records):
+    def apply(self, records: Any) -> list[bool]:
         return [self.transfer(*json.loads(record.data)) for record in records]
 
-    def transfer(self, source, target, amount):
+    def transfer(self, source: str, target: str, amount: int) -> bool:
         if accepted := self.accounts[source] >= amount:
             self.accounts[source] -= amount
             self.accounts[target] += amount
         return accepted
 
-    def digest(self):
+    def digest(self) -> bytes:
         return json.dumps(self.accounts, sort_keys=True).encode()
 
 
 def command(random: Random) -> bytes:
-    return json.dumps([random.choice("abc"), random.choice("abc"), random.randint(1, 80)]).encode()
+    return json.dumps([*random.choices("abc", k=2), random.randint(1, 80)]).encode()
 
 
 for seed in range(30):

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from replog.machine import Machine, Record
     from replog.pending import Pending
     from replog.reading import Follower
+    from replog.replaying import Replayed, replay
     from replog.replica.effects import MachineStatus, Status
 
 __version__ = "0.1.0"
@@ -60,10 +61,12 @@ _HOMES = {
     "MachineStatus": "replog.replica.effects",
     "Pending": "replog.pending",
     "Record": "replog.machine",
+    "Replayed": "replog.replaying",
     "ReplicatedLog": "replog.log",
     "Status": "replog.replica.effects",
     "Transport": "replog.log",
     "open": "replog.log",
+    "replay": "replog.replaying",
 }
 
 __all__ = [
@@ -86,6 +89,7 @@ __all__ = [
     "PeerFault",
     "Pending",
     "Record",
+    "Replayed",
     "ReplicatedLog",
     "ReplogError",
     "Status",
@@ -97,6 +101,7 @@ __all__ = [
     "WrongStore",
     "__version__",
     "open",
+    "replay",
 ]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Self
 
-from replog.entry import DIGEST_START, parse_entry
+from replog.entry import DIGEST_START, parse_entry, unpack_records
 from replog.errors import Corruption, OffsetOutOfRange
 from replog.machine import Record
-from replog.reading import READ_BYTES_MAX, records_of
+from replog.reading import READ_BYTES_MAX
 from replog.store.lmdb_reader import open_reader
+from replog.store.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
 
     from replog.entry import Entry
     from replog.membership import Membership
-    from replog.store.interface import Delivered, Identity, Position
+    from replog.store.interface import Delivered, Identity, Position, StoredEntry
+    from replog.store.survey import Survey
+
+BATCH_RECORDS_MIN = 2048
+"""Records of a batch, but for the last and those that are large. Few enough to stay in the
+processor's caches: batches of 50,000 small records take half as long again."""
 
 
 class LogReader:
@@ -52,25 +59,40 @@ class LogReader:
         """How far delivery has come by now. Raises `Corruption`."""
         return self._reader.position()
 
+    def survey(self) -> Survey:
+        """What is written down besides the entries, as of now. Raises `Corruption`."""
+        return survey(self._reader)
+
+    def row(self, index: int) -> Delivered:
+        """What delivery made of a delivered entry.
+
+        Raises `Corruption` when its row is missing or damaged.
+        """
+        row = self._reader.delivered_row(index)
+        if row is None:
+            raise Corruption(f"{self._reader.file}: the row of entry {index} is missing")
+        return row
+
     def digest(self, index: int) -> bytes:
         """The chain's digest after a delivered entry; that of an empty log for 0.
 
         Raises `Corruption` when its row is missing or damaged.
         """
-        digest = self._reader.digest(index) if index else DIGEST_START
-        if digest is None:
-            raise Corruption(f"{self._reader.file}: the row of entry {index} is missing")
-        return digest
+        return self.row(index).digest if index else DIGEST_START
 
     def records(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
         """As `ReplicatedLog.read`. The iterator raises `Corruption` for damaged data."""
+        return chain.from_iterable(self.batches(start, stop))
+
+    def batches(self, start: int | None = None, stop: int | None = None) -> Iterator[list[Record]]:
+        """What `records` gives, in lists that are not empty: the fast way through a long log."""
         first, end = self.first_offset, self.position().offset
         start = first if start is None else start
         stop = end if stop is None else stop
         for bound in (start, stop):
             if not first <= bound <= end:
                 raise OffsetOutOfRange(bound, first, end)
-        return self._records(start, stop)
+        return self._batches(start, stop)
 
     def entries(self, start: int, stop: int) -> Iterator[tuple[Delivered, Entry]]:
         """The delivered entries that hold the records from `start` up to, not including, `stop`:
@@ -85,10 +107,40 @@ class LogReader:
                 yield row, parse_entry(stored.data)
             start = row.base_offset + row.count
 
-    def _records(self, start: int, stop: int) -> Iterator[Record]:
+    def stored_entries(self, start: int, stop: int) -> Iterator[tuple[StoredEntry, Entry]]:
+        """The entries from index `start` up to, not including, `stop`, committed or not. Indexes
+        without an entry are left out. Raises `Corruption`."""
+        while start < stop:
+            following = self._reader.next_index(start)
+            if following is None:
+                return
+            start = following
+            for stored in self._reader.entries(start, stop - 1, READ_BYTES_MAX):
+                yield stored, parse_entry(stored.data)
+                start = stored.index + 1
+
+    def _batches(self, start: int, stop: int) -> Iterator[list[Record]]:
+        batch: list[Record] = []
+        size = 0
         for row, entry in self.entries(start, stop):
-            records = records_of(row, entry)
-            yield from records[max(0, start - row.base_offset) : stop - row.base_offset]
+            offset = row.base_offset
+            for place in row.accepted:
+                count = entry.runs[place].count
+                first, last = max(start - offset, 0), min(stop - offset, count)
+                if first < last:
+                    data = unpack_records(entry, place)[first:last]
+                    fields = zip(
+                        range(offset + first, offset + last), data, repeat(row.timestamp_ms)
+                    )
+                    # A third of the time that calling Record takes, for each record.
+                    batch += map(tuple.__new__, repeat(Record), fields)
+                    size += entry.runs[place].size
+                offset += count
+                if len(batch) >= BATCH_RECORDS_MIN or size >= READ_BYTES_MAX:
+                    yield batch
+                    batch, size = [], 0
+        if batch:
+            yield batch
 
     def close(self) -> None:
         """Let the directory go. Idempotent."""

@@ -303,23 +303,36 @@ class Node:
 
     def _finish(self) -> None:
         self.inbox.close(self.failure)
+        for step in (self._stop_writing, self._close_store, self._close_transport):
+            try:
+                step()
+            except BaseException as error:  # noqa: BLE001 - the other steps count all the same
+                self.failure = self.failure or error
+        self._fail_waiters(self.failure)
+
+    def _stop_writing(self) -> None:
         try:
             failpoints.reach("close: before the last position")
             if self.failure is None:
                 self._writer.put((0, self._replica.final_batch()))
+        finally:
             self._writer.stop()
             self._loader.stop()
-            for report in self._reports:
-                if isinstance(report, BaseException):
-                    self.failure = self.failure or report
+        for report in self._reports:
+            if isinstance(report, BaseException):
+                raise report
+
+    def _close_store(self) -> None:
+        try:
             failpoints.reach("close: before the store closes")
-            self._store.close()
-            failpoints.reach("close: before the transport closes")
-            self._transport.close()
-        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it all the same
-            self.failure = self.failure or error
         finally:
-            self._fail_waiters(self.failure)
+            self._store.close()
+
+    def _close_transport(self) -> None:
+        try:
+            failpoints.reach("close: before the transport closes")
+        finally:
+            self._transport.close()
 
     def _fail_waiters(self, failure: BaseException | None) -> None:
         groups, requests = self.inbox.take()

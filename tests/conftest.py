@@ -26,6 +26,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the seed of the chaos test's choices (default: another each time, printed)",
     )
     group.addoption(
+        "--nemesis-seconds",
+        type=float,
+        default=8.0,
+        help="how long the nemesis torments a cluster under each agreement, at least (default: 8)",
+    )
+    group.addoption(
+        "--nemesis-seed",
+        type=int,
+        default=None,
+        help="the seed of the nemesis's choices (default: another each time, printed)",
+    )
+    group.addoption(
         "--agreement",
         default="",
         help="run tests of clusters under this agreement only (default: under each)",

@@ -67,6 +67,7 @@ ROWS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (4, ("applier",)),
     (4, ("node",)),
     (5, ("log",)),
+    (5, ("replaying",)),
     (6, ("__init__",)),
     (6, ("control", "testing")),
     (6, ("demo",)),

@@ -19,7 +19,11 @@ PROTOCOL_WORDS = frozenset(
     "acceptor acceptors ballot ballots nack paxos paxoslog proposer proposers raft raftlog"
     " term terms".split()
 )  # roles and words that both share (vote, promise, leader) are the contract's
-DEFAULTS = {"replog.cli.agreements": {"raft"}, "replog.testing.__main__": {"raft"}}
+DEFAULTS = {
+    "replog.cli.agreements": {"raft"},
+    "replog.testing.__main__": {"raft"},
+    "replog.testing.exploration.__main__": {"raft"},
+}
 """Where the agreement is named that a command takes when it is told none."""
 JUDGES = {"replog.testing.checkers", "replog.testing.choices", "replog.testing.promises"}
 """They watch a simulated run from outside and know what each protocol's messages promise, so as not

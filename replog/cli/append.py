@@ -24,7 +24,7 @@ from replog.control.words import APPEND, APPEND_MANY
 from replog.errors import ConfigError, NotAppended, ReplogError, TooLarge, WrongStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from replog.control import ControlClient, Reply
     from replog.log import ReplicatedLog
@@ -126,13 +126,33 @@ def append(
 
     They go through the node that runs in DIR. Where none runs, a log of one node is opened here.
     """
+    requests = ((lines, sum(map(len, lines)) + len(lines)) for lines in _requests(file, batch))
+    append_all(
+        directory, cluster, file, requests, APPEND_MANY if batch else APPEND, as_json=as_json
+    )
+
+
+def append_all(
+    directory: Path,
+    cluster: str,
+    file: BinaryIO,
+    requests: Iterable[tuple[list[bytes], int]],
+    name: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Carry out these requests, each with the bytes it took in the file, and tell what became of
+    them. Raises what the first that failed ended with."""
     tally = Tally()
-    with _node(directory, cluster) as client, _progress(file, shown=not as_json) as advance:
+    with (
+        _connected_node(directory, cluster) as client,
+        _bytes_bar(file, shown=not as_json) as advance,
+    ):
         try:
             try:
-                for lines in _requests(file, batch):
-                    _submit(client, tally, lines, APPEND_MANY if batch else APPEND)
-                    advance(tally.records, sum(map(len, lines)) + len(lines))
+                for records, size in requests:
+                    _submit(client, tally, records, name)
+                    advance(tally.records, size)
                     if tally.error is not None:
                         break
             finally:
@@ -157,7 +177,7 @@ def _submit(client: ControlClient, tally: Tally, lines: list[bytes], name: str) 
 
 
 @contextmanager
-def _node(directory: Path, cluster: str) -> Iterator[ControlClient]:
+def _connected_node(directory: Path, cluster: str) -> Iterator[ControlClient]:
     """The node that runs in the directory, or one that runs here for as long as it is needed."""
     from replog.control import ControlClient, ControlServer, NodeNotRunning, NodeSilent
 
@@ -234,7 +254,7 @@ def _requests(file: BinaryIO, batch: int | None) -> Iterator[list[bytes]]:
 
 
 @contextmanager
-def _progress(file: BinaryIO, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+def _bytes_bar(file: BinaryIO, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """Calls with (records appended so far, bytes read just now) move a bar on the terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -8,7 +8,11 @@ import rich as rich  # noqa: PLC0414 - says at once that the extra is missing
 from replog import __version__
 from replog.cli.append import append
 from replog.cli.demo import demo
+from replog.cli.diff import diff
+from replog.cli.export import export_records, import_records
+from replog.cli.inspect import inspect
 from replog.cli.node import node
+from replog.cli.replay import replay
 from replog.cli.status import status
 from replog.cli.tail import tail
 from replog.cli.verify import verify
@@ -23,5 +27,17 @@ def replog() -> None:
     """
 
 
-for command in (demo, node, append, tail, status, verify):
+for command in (
+    demo,
+    node,
+    append,
+    tail,
+    status,
+    verify,
+    inspect,
+    replay,
+    diff,
+    export_records,
+    import_records,
+):
     replog.add_command(command)

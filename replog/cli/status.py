@@ -85,5 +85,12 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if row.get("alarm"):
             console.print(f"{row['node']}: ALARM: {row['alarm']}", style="red")
+        machine = row.get("machine")
+        if machine and machine["failure"]:
+            console.print(
+                f"{row['node']}: the machine stopped at offset {machine['offset']}: "
+                f"{machine['failure']}",
+                style="red",
+            )
         if row.get("introduced") is False:
             console.print(f"{row['node']} waits for the other members of its first start")

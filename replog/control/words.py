@@ -177,6 +177,7 @@ def status_fields(status: Status) -> dict[str, object]:
         "pending_records": status.pending_records,
         "drops": {cause: count for cause, count in sorted(status.drops.items()) if count},
         "alarm": status.alarm,
+        "machine": None if status.machine is None else status.machine._asdict(),
     }
 
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +27,7 @@ from replog.control import ControlClient, NodeNotRunning
 from replog.errors import ReplogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 NAMES = ("n1", "n2", "n3")
 HOST = "127.0.0.1"
@@ -39,6 +40,7 @@ CONNECTING_PORTS_DEFAULT = (32_768, 60_999)
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 30.0
 ATTEMPT_SECONDS = 0.02
+PROGRAM = ("-m", "replog")
 OUTPUT_LINES_SHOWN = 5
 
 
@@ -76,8 +78,9 @@ class Member:
             raise ClusterFailed(f"{self.name} was never started")
         return self._child.pid
 
-    def start(self) -> None:
-        """Start a process; `connect` then waits until it serves."""
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start a process, with these variables beside this process's own; `connect` then waits
+        until it serves."""
         path = [entry or str(Path.cwd()) for entry in sys.path]
         with self.output.open("ab") as output:
             self._child = subprocess.Popen(
@@ -85,7 +88,7 @@ class Member:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(environment or {})},
                 start_new_session=True,
             )
 
@@ -170,6 +173,10 @@ class Member:
             self.client = None
 
 
+Route = Callable[[str, str, str], str]
+"""Of a node, another, and that one's own address: the address under which the first reaches it."""
+
+
 class LocalCluster:
     """Three nodes, or as many as there are names, each a process; a context manager."""
 
@@ -180,9 +187,14 @@ class LocalCluster:
         names: Sequence[str] = NAMES,
         agreement: str,
         options: Mapping[str, Sequence[str]] | None = None,
+        program: Sequence[str] = PROGRAM,
+        route: Route | None = None,
     ) -> None:
         """Nothing is started yet. Directories are `root/name`; `options` are added to the command
-        of the node they are for."""
+        of the node they are for. `program` is what Python runs in place of `replog`; `route` says
+        where a node reaches each other one, when that is not the other's own address."""
+        self._program = program
+        self._route = route
         self.addresses = dict(zip(names, free_addresses(len(names)), strict=True))
         self.members = {
             name: Member(
@@ -197,11 +209,17 @@ class LocalCluster:
         self, name: str, directory: Path, agreement: str, options: Sequence[str] = ()
     ) -> list[str]:
         """The command that runs a node."""
-        members = [f"--member={node}={address}" for node, address in self.addresses.items()]
+        members = [f"--member={other}={self._reached(name, other)}" for other in self.addresses]
         return [
-            *(sys.executable, "-P", "-m", "replog", "node", str(directory), f"--node={name}"),
+            *(sys.executable, "-P", *self._program, "node", str(directory), f"--node={name}"),
             *(f"--agreement={agreement}", "--stop-with-input", *members, *options),
         ]
+
+    def _reached(self, name: str, other: str) -> str:
+        """Where a node reaches another."""
+        if self._route is None or name == other:
+            return self.addresses[other]
+        return self._route(name, other, self.addresses[other])
 
     def start(self) -> None:
         """Start all and wait until each serves. Raises `ClusterFailed`."""

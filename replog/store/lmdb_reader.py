@@ -191,7 +191,13 @@ class LmdbReads:
         return [(row, layout.parse_log_row(self.file, key, value)[0]) for row, key, value in rows]
 
     def digest(self, index: int) -> bytes | None:
-        """As `interface.Reader.digest`: a binary search, for offset and index ascend together."""
+        """As `interface.Reader.digest`."""
+        row = self.delivered_row(index)
+        return None if row is None else row.digest
+
+    def delivered_row(self, index: int) -> Delivered | None:
+        """What delivery made of entry `index`; None when its row is not here. A binary search, for
+        offset and index ascend together. Raises `Corruption`."""
         with self.reading(layout.DELIVERED) as txn:
             cursor = txn.cursor(self.tables[layout.DELIVERED])
             if not cursor.last():
@@ -204,7 +210,7 @@ class LmdbReads:
                     continue
                 found_offset, found = layout.parse_delivered_key(self.file, cursor.key())
                 if found == index:
-                    return layout.parse_delivered(self.file, *cursor.item()).digest
+                    return layout.parse_delivered(self.file, *cursor.item())
                 if found < index:
                     low = found_offset
                 else:
@@ -243,6 +249,22 @@ class LmdbReader(LmdbReads):
             cursor = txn.cursor(self.tables[layout.LOG])
             if not cursor.last():
                 return 0
+            return layout.parse_index_key(self.file, layout.LOG, cursor.key())
+
+    @property
+    def map_bytes(self) -> int:
+        """Size of the map that the store may fill, as its node last opened it."""
+        with self._gate:
+            size: int = self._environment.info()["map_size"]
+            return size
+
+    def next_index(self, index: int) -> int | None:
+        """The lowest index of an entry at or above this one, committed or not; None behind the
+        last."""
+        with self.reading(layout.LOG) as txn:
+            cursor = txn.cursor(self.tables[layout.LOG])
+            if not cursor.set_range(layout.index_key(index)):
+                return None
             return layout.parse_index_key(self.file, layout.LOG, cursor.key())
 
 

@@ -264,7 +264,7 @@ class Stewards:
         """The life and epoch in which each node leads, and since when."""
 
     def heard(self, node: str, sender: str, now: int) -> None:
-        """A frame has reached a node."""
+        """A node has taken a frame; it may have lain there while the node was paused."""
         self._heard.setdefault(node, {})[sender] = now
 
     def leads(self, node: str, life: int, epoch: Epoch, now: int) -> None:

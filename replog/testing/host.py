@@ -179,7 +179,6 @@ class Host:
             self._world.trace.record(self.node, "drop", frame.number, "nobody takes it")
             return
         self._world.trace.record(self.node, "arrive", frame.number, frame.sender)
-        self._world.checkers.stewards.heard(self.node, frame.sender, self._world.schedule.now)
         self._frames.append(frame)
         self._wake(self._world.schedule.now)
 
@@ -286,6 +285,7 @@ class Host:
                 report(replica, now)
             self._send(replica, replica.released())
         for frame in frames:
+            self._world.checkers.stewards.heard(self.node, frame.sender, self._world.schedule.now)
             parts = list(frame.parts)
             replica.receive(now, frame.sender, frame.store_id, frame.life, frame.header, parts)
         for request in requests:

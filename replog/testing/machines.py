@@ -12,7 +12,7 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from replog.entry import parse_entry
 from replog.reading import records_of
@@ -24,18 +24,28 @@ if TYPE_CHECKING:
     from random import Random
 
     from replog.entry import Entry
-    from replog.machine import Machine, Record
+    from replog.machine import Record
     from replog.store.interface import Delivered
     from replog.store.memory import MemoryDisk
 
     Query = Callable[[Any, Random], tuple[Any, Any]]
 
 
+class Applies(Protocol):
+    """What a simulated run needs of a `replog.Machine`."""
+
+    def apply(self, records: Sequence[Record]) -> Sequence[Any]:
+        """As `Machine.apply`."""
+
+    def digest(self) -> bytes:
+        """As `Machine.digest`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A state machine, and what a simulated run asks of it."""
 
-    machine: Callable[[], Machine]
+    machine: Callable[[], Applies]
     """Makes an empty one."""
     command: Callable[[Random], bytes]
     """Draws a command."""
@@ -122,7 +132,7 @@ class Machines:
 class Fed:
     """One node's machine in one life."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Applies) -> None:
         self.machine = machine
         self.results: dict[int, Any] = {}
         """By offset."""

@@ -81,7 +81,7 @@ def _failure(seed: int, agreement: Agreement, plan: Plan) -> SimulationFailure |
 def _simpler(plan: Plan) -> Iterator[Plan]:
     """Plans with one thing less, the largest steps first."""
     if plan.trouble_ms > 100:
-        yield replace(plan, trouble_ms=plan.trouble_ms // 2)
+        yield replace(plan, trouble_ms=plan.trouble_ms >> 1)
     for strike in plan.strikes:
         yield replace(plan, strikes=tuple([other for other in plan.strikes if other != strike]))
     for field in fields(Weather):

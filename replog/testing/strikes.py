@@ -123,9 +123,10 @@ class Strikes:
 
     def _wipe(self, host: Host) -> None:
         """The node loses its data. The others must refuse it from here, so it happens once, and
-        only to one of several that they know."""
+        only when all are introduced: those that are not would need it."""
         world = self._world
-        if len(self._hosts) < 3 or world.expected_to_stop or not host.disk.introduced:
+        introduced = all(each.disk.introduced for each in self._hosts)
+        if len(self._hosts) < 3 or world.expected_to_stop or not introduced:
             return
         world.strike(host.node, "wiped disk")
         host.crash("its disk is wiped")
@@ -156,7 +157,7 @@ class Strikes:
 
     def _partial(self, what: str, nodes: Sequence[str]) -> list[Link]:
         """All links but those of a hub and its rays, of a chain, or of two halves and a bridge."""
-        half = (len(nodes) + 1) // 2
+        half = (len(nodes) + 1) >> 1
 
         def is_left(one: int, other: int) -> bool:
             low, high = sorted((one, other))

@@ -1,0 +1,151 @@
+"""`replog diff`: whether two directories hold the same log, and where they part.
+
+Rules of this file:
+
+1. The digest after an entry covers everything up to it. So equal digests are equal logs, the first
+   difference is found by halving, and nothing else of the logs is read.
+2. Compared is what both nodes have delivered: what lies beyond is not known to be committed.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replog.cli.base import FAILED_STATUS, Command, json_option, print_json, print_text
+from replog.cli.entries import entry_fields, entry_text, producer_texts
+from replog.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from replog.log_reader import LogReader
+    from replog.machine import Record
+
+FIRST_BYTES = 48
+"""Shown of a record."""
+
+directory_type = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command(cls=Command)
+@click.argument("first", metavar="DIR1", type=directory_type)
+@click.argument("second", metavar="DIR2", type=directory_type)
+@json_option
+@click.pass_context
+def diff(context: click.Context, *, first: Path, second: Path, as_json: bool) -> None:
+    """Compare the logs in DIR1 and DIR2: what their nodes have delivered. Both may be running.
+
+    Exits with 1 when they differ, and shows the first entry that does. A log that is the beginning
+    of the other one does not.
+    """
+    from replog.log_reader import LogReader
+
+    if first.resolve() == second.resolve():
+        raise ConfigError(f"{first} and {second} are the same directory")
+    with LogReader(first) as left, LogReader(second) as right:
+        fields = compare(left, right)
+    fields = {"directories": [str(first), str(second)], **fields}
+    if as_json:
+        print_json(fields)
+    else:
+        print_text("\n".join(_lines(fields)))
+    if fields["difference"] is not None:
+        context.exit(FAILED_STATUS)
+
+
+def compare(left: LogReader, right: LogReader) -> dict[str, Any]:
+    """What two logs have in common, and the first difference, for programs."""
+    positions = left.position(), right.position()
+    common = min(position.index for position in positions)
+    index = first_difference(left.digest, right.digest, common)
+    difference = None
+    if index is not None:
+        common = index - 1
+        difference = {"index": index, "entries": _entries_at(index, left, right)}
+    return {
+        "nodes": [reader.identity.node for reader in (left, right)],
+        "clusters": [reader.identity.cluster_id.hex() for reader in (left, right)],
+        "entries": [position.index for position in positions],
+        "records": [position.offset for position in positions],
+        "common_entries": common,
+        "common_digest": left.digest(common).hex(),
+        "difference": difference,
+    }
+
+
+def first_difference(
+    left: Callable[[int], bytes], right: Callable[[int], bytes], last: int
+) -> int | None:
+    """The lowest index up to `last` after which the digests differ; None when none does."""
+    if left(last) == right(last):
+        return None
+    equal, different = 0, last
+    while different - equal > 1:
+        middle = (equal + different) >> 1
+        if left(middle) == right(middle):
+            equal = middle
+        else:
+            different = middle
+    return different
+
+
+def _entries_at(index: int, left: LogReader, right: LogReader) -> list[dict[str, Any]]:
+    """The entries of both logs at this index, each with its first record that the other lacks."""
+    both = []
+    records: list[Record | None] = [None, None]
+    pairs = zip_longest(_records_at(index, left), _records_at(index, right))
+    for pair in pairs:
+        if pair[0] is None or pair[1] is None or pair[0].data != pair[1].data:
+            records = [*pair]
+            break
+    for reader, record in zip((left, right), records, strict=True):
+        ((stored, entry),) = reader.stored_entries(index, index + 1)
+        fields = entry_fields(index, stored.epoch, entry, reader.row(index))
+        fields["differs"] = None
+        if record is not None:
+            start = record.data[:FIRST_BYTES].hex()
+            fields["differs"] = {"offset": record.offset, "bytes": len(record.data), "start": start}
+        both.append(fields)
+    return both
+
+
+def _records_at(index: int, reader: LogReader) -> Iterator[Record]:
+    row = reader.row(index)
+    return reader.records(row.base_offset, row.base_offset + row.count)
+
+
+def _lines(fields: dict[str, Any]) -> Iterator[str]:
+    """For people."""
+    first, second = fields["directories"]
+    if fields["clusters"][0] != fields["clusters"][1]:
+        yield "these are logs of different clusters: {} and {}".format(*fields["clusters"])
+    common, digest = fields["common_entries"], f"digest {fields['common_digest']}"
+    entries, records = fields["entries"], fields["records"]
+    if fields["difference"] is not None:
+        before = f"; the {common} before it are equal, {digest}" if common else ""
+        yield f"different: entry {fields['difference']['index']} is the first that differs{before}"
+        for directory, entry in zip((first, second), fields["difference"]["entries"], strict=True):
+            yield f"{directory}: {entry_text(entry)}"
+            yield from [f"    {text}" for text in producer_texts(entry)]
+            if entry["differs"] is not None:
+                yield f"    {_record_text(entry['differs'])}"
+    elif entries[0] == entries[1]:
+        yield f"equal: both hold {records[0]} records in {common} entries, {digest}"
+    else:
+        shorter, longer = (0, 1) if entries[0] < entries[1] else (1, 0)
+        names = (first, second)
+        yield (
+            f"no difference: {names[shorter]} holds the first {common} of the {entries[longer]} "
+            f"entries of {names[longer]}, {records[shorter]} of its {records[longer]} records; "
+            f"{digest}"
+        )
+
+
+def _record_text(record: dict[str, Any]) -> str:
+    start = bytes.fromhex(record["start"])
+    more = "..." if record["bytes"] > len(start) else ""
+    return f"differs at offset {record['offset']}: {record['bytes']} bytes, {start!r}{more}"

@@ -1,0 +1,47 @@
+"""A bar on the terminal for what goes through the records of a log."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Advance = Callable[[int, int], None]
+    """Called with the offset reached and the offset where it ends."""
+
+REFRESH_SECONDS = 0.1
+
+
+@contextmanager
+def offsets_bar(start: int, *, shown: bool) -> Iterator[Advance | None]:
+    """Moves a bar with a rate on the terminal, which begins at offset `start`; None where standard
+    error is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield None
+        return
+    columns = (
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} records"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]:,.0f} a second"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=0, rate=0.0)
+        began = told = time.monotonic()
+
+        def advance(offset: int, end: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= REFRESH_SECONDS:
+                told = now
+                done = offset - start
+                progress.update(task, completed=done, total=end - start, rate=done / (now - began))
+
+        yield advance

@@ -1,0 +1,106 @@
+"""What a store holds besides its entries, and how large it is: for whoever looks at a directory.
+
+Rule of this file: what can change together is read in one short transaction, so that it fits
+together also while the node runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from replog.errors import Corruption
+from replog.store import layout
+from replog.store.directory import read_data_file
+from replog.store.opening import PROMISE_COPIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import lmdb
+
+    from replog.entry import Epoch
+    from replog.store.epochs import EpochRun
+    from replog.store.interface import Peer, Position
+    from replog.store.lmdb_reader import LmdbReader, Transaction
+
+
+class TableSize(NamedTuple):
+    """How large one table is."""
+
+    rows: int
+    bytes: int
+    """Of all its pages."""
+
+
+class Survey(NamedTuple):
+    """What a store holds, but for its entries."""
+
+    introduced: bool
+    """Whether it may vote."""
+    promise: Epoch
+    epochs: tuple[EpochRun, ...]
+    """(first index, epoch) of each run of entries of one epoch; `NO_EPOCH` for a gap."""
+    last_index: int
+    """Of the last entry, committed or not; 0 for an empty log."""
+    position: Position
+    peers: Mapping[str, Peer]
+    tables: Mapping[str, TableSize]
+    map_bytes: int
+    """What the file may grow to."""
+    used_bytes: int
+    """Of the file, up to its last page."""
+    file_bytes: int
+    """Length of the file; what lies behind `used_bytes` takes no room on the disk."""
+
+
+def survey(reader: LmdbReader) -> Survey:
+    """Look at a store, in time and memory O(epochs). Raises `Corruption`."""
+    file, tables = reader.file, reader.tables
+    with reader.reading(layout.META) as txn:
+        meta = tables[layout.META]
+        log = txn.cursor(tables[layout.LOG])
+        last_index = layout.parse_index_key(file, layout.LOG, log.key()) if log.last() else 0
+        position = layout.parse_position(file, txn.get(layout.POSITION_KEY, db=meta))
+        introduced = layout.parse_introduced(file, txn.get(layout.INTRODUCED_KEY, db=meta))
+        promise = _newest_promise(reader, txn)
+        epochs = tuple(
+            [layout.parse_epoch(file, *row) for row in txn.cursor(tables[layout.EPOCHS])]
+        )
+        peers = dict(layout.parse_peer(file, *row) for row in txn.cursor(tables[layout.PEERS]))
+        sizes = {name: _size(txn, table) for name, table in tables.items()}
+    data_file = read_data_file(Path(file).parent)
+    if data_file is None:
+        raise Corruption(f"{file} has lost its data")
+    return Survey(
+        introduced=introduced,
+        promise=promise,
+        epochs=epochs,
+        last_index=last_index,
+        position=position,
+        peers=peers,
+        tables=sizes,
+        map_bytes=reader.map_bytes,
+        used_bytes=data_file.used_bytes,
+        file_bytes=data_file.file_bytes,
+    )
+
+
+def _newest_promise(reader: LmdbReader, txn: Transaction) -> Epoch:
+    """Of the newest whole copy: a damaged one beside it is for `verify` to name."""
+    whole = []
+    for table, key in PROMISE_COPIES:
+        try:
+            value = txn.get(key, db=reader.tables[table])
+            whole.append(layout.parse_promise(reader.file, table, key, value))
+        except Corruption as error:
+            damage = error
+    if not whole:
+        raise damage
+    return max(whole).promise
+
+
+def _size(txn: Transaction, table: lmdb._Database) -> TableSize:
+    stat = txn.stat(table)
+    pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return TableSize(stat["entries"], pages * stat["psize"])

@@ -12,8 +12,9 @@ class              rule
 `Votes`, `Ballots` a promise on a disk never falls; no message leaves that promises more than the
                    sender's disk has held; see `promises`
 `Stored`           an index and an epoch name the same bytes on every disk
-`Acknowledgements` an acknowledged record lies where it was said to, and is acknowledged once; a
-                   refused one never appears
+`Acknowledgements` an acknowledged record lies where it was said to, behind all that were
+                   acknowledged before it was submitted, and is acknowledged once; a refused one
+                   never appears
 `Barriers`         a barrier that holds covers all that was delivered anywhere before it was asked
 `Stewards`         a leader that hears no quorum for long is one no more
 `Manners`          a node finds no fault with its peers: all of them are correct
@@ -199,6 +200,14 @@ class Acknowledgements:
     def __init__(self, history: History) -> None:
         self._history = history
         self._done: set[int] = set()
+        self._end = 0
+        """The offset after the highest acknowledged record."""
+        self._floors: dict[int, int] = {}
+        """Of each open ticket, what that was when it was submitted."""
+
+    def submitted(self, tickets: Sequence[Ticket]) -> None:
+        """Records are handed to a node."""
+        self._floors.update({ticket.number: self._end for ticket in tickets})
 
     def acknowledged(self, node: str, life: int, completion: Completion) -> Sequence[Ticket]:
         """Records of this life are said to be in the log; their tickets."""
@@ -210,11 +219,14 @@ class Acknowledgements:
             if ticket.number in self._done:
                 raise Violation(f"{ticket} is acknowledged twice")
             self._done.add(ticket.number)
+            if offset < self._floors.pop(ticket.number, 0):
+                raise Violation(f"{ticket} lies at offset {offset}, before what was acknowledged")
             end = offset + len(ticket.payloads)
             if tuple(self._history.records[offset:end]) != ticket.payloads:
                 raise Violation(f"{ticket} is acknowledged at offset {offset}, where it is not")
             offset = end
             tickets.append(ticket)
+        self._end = max(self._end, offset)
         if offset != completion.base_offset + completion.count:
             raise Violation(f"{completion} acknowledges another number of records")
         return tickets

@@ -213,6 +213,7 @@ class Host:
         self._world.trace.record(
             self.node, "submit", len(payloads), payloads[0].decode("ascii", "backslashreplace")
         )
+        self._world.checkers.acknowledgements.submitted(tickets)
         self.tickets.update([ticket.number for ticket in tickets])
         if self._world.machines is not None:
             for ticket in tickets:

@@ -20,6 +20,7 @@ from replog.testing.checkers import (
     History,
     Leaders,
     Manners,
+    Stewards,
     Stored,
     Ticket,
 )
@@ -219,6 +220,31 @@ def test_blame_is_wrong_where_all_are_correct() -> None:
         Manners().blames("n1", Counter({"peer fault": 1}), "n2: nonsense")
 
 
+def test_a_leader_may_go_on_while_a_quorum_is_heard_and_for_a_while_after() -> None:
+    judge = Stewards(majorities({"n1", "n2", "n3"}), 600)
+    judge.leads("n1", 1, Epoch(1, "n1"), 0)
+    judge.leads("n1", 1, Epoch(1, "n1"), 599)
+    judge.heard("n1", "n2", 590)
+    judge.leads("n1", 1, Epoch(1, "n1"), 1190)
+    with pytest.raises(Violation, match=r"n1 still leads .* for 600 ms heard only from \[\]"):
+        judge.leads("n1", 1, Epoch(1, "n1"), 1191)
+
+
+def test_a_new_leadership_has_time_to_be_answered() -> None:
+    judge = Stewards(majorities({"n1", "n2", "n3"}), 600)
+    judge.leads("n1", 1, Epoch(1, "n1"), 0)
+    judge.leads("n1", 1, Epoch(2, "n1"), 700)
+    judge.leads("n1", 2, Epoch(2, "n1"), 1400)
+
+
+def test_what_another_node_hears_counts_for_that_node() -> None:
+    judge = Stewards(majorities({"n1", "n2", "n3"}), 600)
+    judge.leads("n1", 1, Epoch(1, "n1"), 0)
+    judge.heard("n2", "n3", 590)
+    with pytest.raises(Violation, match="n1 still leads"):
+        judge.leads("n1", 1, Epoch(1, "n1"), 600)
+
+
 # --- answers to clients ---------------------------------------------------------------------------
 
 
@@ -250,6 +276,24 @@ def test_a_second_acknowledgement_is_wrong() -> None:
     judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True))
     with pytest.raises(Violation, match="is acknowledged twice"):
         judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True))
+
+
+def test_what_was_submitted_after_an_acknowledgement_lies_behind_it() -> None:
+    first, second = Ticket(2, "n1", 1, (B,)), Ticket(3, "n1", 1, (A,))
+    judge = acknowledgements()
+    judge.submitted([first])
+    judge.acknowledged("n1", 1, Completion([first], 1, 1, 9, whole=False))
+    judge.submitted([second])
+    with pytest.raises(Violation, match="lies at offset 0, before what was acknowledged"):
+        judge.acknowledged("n1", 1, Completion([second], 0, 1, 9, whole=False))
+
+
+def test_what_was_submitted_together_may_be_acknowledged_in_any_order() -> None:
+    both = [Ticket(2, "n1", 1, (B,)), Ticket(3, "n1", 1, (A,))]
+    judge = acknowledgements()
+    judge.submitted(both)
+    judge.acknowledged("n1", 1, Completion(both[:1], 1, 1, 9, whole=False))
+    judge.acknowledged("n1", 1, Completion(both[1:], 0, 1, 9, whole=False))
 
 
 def test_an_acknowledgement_by_another_life_is_wrong() -> None:

@@ -20,10 +20,10 @@ BOTH      := raft paxos
 TYPED := replog raftlog paxoslog transport tests .ci/check_wheel.py $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types fix chaos nemesis simulate explore planted bench clean
+.PHONY: help demo test check lint types fix chaos nemesis simulate explore connectivity planted bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## a cluster on this machine loses its leader and nothing else; INPUT=file AGREEMENT=raft ARGS=
 	@$(BIN)/replog demo $(if $(INPUT),--input '$(INPUT)') $(if $(AGREEMENT),--agreement '$(AGREEMENT)') $(ARGS)
@@ -61,6 +61,9 @@ explore: $(INSTALLED) ## try every order of events on three cores; STATES=100000
 	set -e; for agreement in $(or $(AGREEMENT),$(BOTH)); do \
 	    $(BIN)/python -m replog.testing.exploration --agreement $$agreement --states $(STATES) $(ARGS); \
 	done
+
+connectivity: $(INSTALLED) ## what a partly connected cluster still does, how soon; AGREEMENT=raft, else both
+	$(BIN)/python -m replog.testing.connectivity $(if $(AGREEMENT),--agreement '$(AGREEMENT)') $(ARGS)
 
 planted: $(INSTALLED) ## plant bugs one at a time and look for each; SEEDS=2000
 	$(BIN)/python -m tests.planted --seeds $(SEEDS) --processes 2 $(ARGS)

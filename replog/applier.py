@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from replog import failpoints
 from replog.errors import Closed, MachineStopped
+from replog.machine import apply_all
 from replog.pending import Pending, fail_all, resolve_all
 from replog.reading import records_of
 
@@ -168,15 +169,9 @@ class Applier:
                     own.append((start, start + run.count))
                 start += run.count
             records += records_of(row, entry)
-        try:
-            failpoints.reach("machine: before apply")
-            results = self._machine.apply(records)
-            failpoints.reach("machine: after apply")
-            if len(results) != len(records):
-                raise ValueError(f"{len(results)} results for {len(records)} records")
-        except Exception as error:
-            error.add_note(f"in apply, of records {records[0].offset} to {records[-1].offset}")
-            raise
+        failpoints.reach("machine: before apply")
+        results = apply_all(self._machine, records)
+        failpoints.reach("machine: after apply")
         self._applied(records[0].offset, results, own)
 
     def _applied(self, base: int, results: Sequence[Any], own: Sequence[tuple[int, int]]) -> None:

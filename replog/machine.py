@@ -12,6 +12,7 @@ Rules for every machine:
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -27,8 +28,15 @@ class Record(NamedTuple):
     """Wall clock of the leader that took it, in ms since 1970; never falls along the log."""
 
 
-class Machine(Protocol):
-    """A state machine: any object with these methods."""
+def make_records(offset: int, data: Sequence[bytes], timestamp_ms: int) -> list[Record]:
+    """The records of these bytes, from `offset` on."""
+    fields = zip(range(offset, offset + len(data)), data, repeat(timestamp_ms))
+    # A third of the time that calling Record takes, for each record.
+    return list(map(tuple.__new__, repeat(Record), fields))
+
+
+class Applies(Protocol):
+    """The part of a machine that takes records."""
 
     def apply(self, records: Sequence[Record]) -> Sequence[Any]:
         """Take these records, in their order; one result for each.
@@ -37,6 +45,17 @@ class Machine(Protocol):
         from node to node and must make no difference.
         """
 
+
+class Digests(Applies, Protocol):
+    """The part of a machine that takes records and can be compared."""
+
+    def digest(self) -> bytes:
+        """Equal for equal states and, but for a collision, for no others."""
+
+
+class Machine(Digests, Protocol):
+    """A state machine: any object with these methods."""
+
     def snapshot(self) -> Iterable[bytes]:
         """The whole state in pieces, from which `restore` makes an equal machine."""
 
@@ -44,5 +63,18 @@ class Machine(Protocol):
         """Replace the state by one that `snapshot` gave, in the same pieces or others: only their
         concatenation counts."""
 
-    def digest(self) -> bytes:
-        """Equal for equal states and, but for a collision, for no others."""
+
+def apply_all(machine: Applies, records: Sequence[Record]) -> Sequence[Any]:
+    """What the machine answers to these records, at least one.
+
+    Raises what `apply` raises, and `ValueError` for another number of results, with a note of which
+    records it was about.
+    """
+    try:
+        results = machine.apply(records)
+        if len(results) != len(records):
+            raise ValueError(f"{len(results)} results for {len(records)} records")
+    except Exception as error:
+        error.add_note(f"in apply, of records {records[0].offset} to {records[-1].offset}")
+        raise
+    return results

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from replog.entry import parse_entry, unpack_records
 from replog.errors import Closed, Corruption
-from replog.machine import Record
+from replog.machine import make_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from replog.entry import Entry
+    from replog.machine import Record
     from replog.pending import Pending
     from replog.recent import Recent
     from replog.store.interface import Delivered, Store
@@ -127,12 +128,10 @@ class Follower:
 
 def records_of(row: Delivered, entry: Entry) -> list[Record]:
     """The records that one entry delivered."""
-    offset, timestamp_ms = row.base_offset, row.timestamp_ms
     records: list[Record] = []
     for place in row.accepted:
-        data = unpack_records(entry, place)
-        records += [Record(offset + i, record, timestamp_ms) for i, record in enumerate(data)]
-        offset += len(data)
+        offset = row.base_offset + len(records)
+        records += make_records(offset, unpack_records(entry, place), row.timestamp_ms)
     return records
 
 

@@ -7,27 +7,21 @@ once, one result is asked for each, and what `apply` raises ends it.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from replog.entry import DIGEST_START
 from replog.errors import MachineStopped
 from replog.log_reader import LogReader
+from replog.machine import apply_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
 
-    from replog.machine import Record
+    from replog.machine import Applies, Record
 
     Progress = Callable[[int, int], None]
     """Called with the offset reached so far and the offset where the replay ends."""
-
-
-class Applies(Protocol):
-    """What a replay asks of a machine: of `Machine`, this part."""
-
-    def apply(self, records: Sequence[Record]) -> Sequence[Any]:
-        """As `Machine.apply`."""
 
 
 class Replayed(NamedTuple):
@@ -88,9 +82,7 @@ def replay(
 
 def _apply(machine: Applies, records: Sequence[Record]) -> None:
     try:
-        results = machine.apply(records)
-        if len(results) != len(records):
-            raise ValueError(f"{len(results)} results for {len(records)} records")
+        apply_all(machine, records)
     except Exception as error:
         first, last = records[0].offset, records[-1].offset
         raise MachineStopped(

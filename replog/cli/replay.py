@@ -17,7 +17,8 @@ from replog.cli.tail import tail
 from replog.errors import ConfigError, MachineStopped
 
 if TYPE_CHECKING:
-    from replog.replaying import Applies, Replayed
+    from replog.machine import Applies
+    from replog.replaying import Replayed
 
 
 @click.command(cls=Command)

@@ -12,9 +12,10 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.entry import parse_entry
+from replog.machine import apply_all
 from replog.reading import records_of
 from replog.testing.choices import Violation
 from replog.testing.linearizability import PENDING, Operation
@@ -24,28 +25,18 @@ if TYPE_CHECKING:
     from random import Random
 
     from replog.entry import Entry
-    from replog.machine import Record
+    from replog.machine import Digests, Record
     from replog.store.interface import Delivered
     from replog.store.memory import MemoryDisk
 
     Query = Callable[[Any, Random], tuple[Any, Any]]
 
 
-class Applies(Protocol):
-    """What a simulated run needs of a `replog.Machine`."""
-
-    def apply(self, records: Sequence[Record]) -> Sequence[Any]:
-        """As `Machine.apply`."""
-
-    def digest(self) -> bytes:
-        """As `Machine.digest`."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A state machine, and what a simulated run asks of it."""
 
-    machine: Callable[[], Applies]
+    machine: Callable[[], Digests]
     """Makes an empty one."""
     command: Callable[[Random], bytes]
     """Draws a command."""
@@ -132,15 +123,13 @@ class Machines:
 class Fed:
     """One node's machine in one life."""
 
-    def __init__(self, machine: Applies) -> None:
+    def __init__(self, machine: Digests) -> None:
         self.machine = machine
         self.results: dict[int, Any] = {}
         """By offset."""
 
     def take(self, records: Sequence[Record]) -> None:
-        """Apply these. Raises `Violation` when there are not as many results."""
-        results = self.machine.apply(records)
-        if len(results) != len(records):
-            raise Violation(f"{len(results)} results for {len(records)} records")
+        """Apply these."""
+        results = apply_all(self.machine, records) if records else ()
         for record, result in zip(records, results, strict=True):
             self.results[record.offset] = result

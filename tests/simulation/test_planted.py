@@ -93,7 +93,7 @@ def test_a_planted_fault_is_caught(
     agreement: str, plant, first_seed: int, monkeypatch: Patch
 ) -> None:
     plant(monkeypatch)
-    with pytest.raises(SimulationFailure, match=f"--agreement {agreement} --seed [0-9]+ --trace"):
+    with pytest.raises(SimulationFailure, match=f"--agreement {agreement} --seed [0-9]+ --shrink"):
         simulate_from(agreement, first_seed)
 
 

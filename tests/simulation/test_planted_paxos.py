@@ -180,7 +180,7 @@ def chosen_entries_are_not_fetched(patch: Patch) -> None:
     [
         (promises_wait_for_no_write, 0),
         (a_leader_counts_itself_before_its_disk, 0),
-        (the_latest_report_is_adopted, 110),
+        (the_latest_report_is_adopted, 360),
         (what_one_acceptor_reports_is_taken_for_a_gap, 0),
         (chosen_indexes_of_others_are_proposed_anew, 230),
         (a_report_leaves_out_old_ballots, 85),
@@ -197,7 +197,7 @@ def chosen_entries_are_not_fetched(patch: Patch) -> None:
 )
 def test_a_planted_fault_is_caught(plant, first_seed: int, monkeypatch: Patch) -> None:
     plant(monkeypatch)
-    with pytest.raises(SimulationFailure, match=r"--agreement paxos --seed [0-9]+ --trace"):
+    with pytest.raises(SimulationFailure, match=r"--agreement paxos --seed [0-9]+ --shrink"):
         simulate_from(first_seed)
 
 

@@ -49,7 +49,8 @@ def plant(bug: Bug, tree: Path) -> None:
 
 
 def seek(bug: Bug, seeds: int) -> Finding:
-    """Plant one bug and look for it."""
+    """Plant one bug and look for it; with seeds only where they can see it."""
+    seeds = 0 if bug.scenario_only else seeds
     with tempfile.TemporaryDirectory(prefix="replog-planted-") as scratch:
         tree = Path(scratch)
         for name in COPIED:

@@ -68,7 +68,7 @@ connectivity: $(INSTALLED) ## what a partly connected cluster still does, how so
 planted: $(INSTALLED) ## plant bugs one at a time and look for each; SEEDS=2000
 	$(BIN)/python -m tests.planted --seeds $(SEEDS) --processes 2 $(ARGS)
 
-bench: $(INSTALLED) ## measure; AGREEMENT=raft ARGS='agreements --seconds 2'
+bench: $(INSTALLED) ## measure; AGREEMENT=raft ARGS='latency --seconds 2', ARGS=agreements
 	$(BIN)/python -m benchmarks $(if $(AGREEMENT),--agreement '$(AGREEMENT)') $(ARGS)
 
 clean: ## remove what tools left behind, but not the environment

@@ -74,6 +74,8 @@ def parse(text: str) -> dict[str, Rule]:
         found = _RULE.fullmatch(part)
         if found is None or found[1] not in POINTS:
             raise ConfigError(f"{VARIABLE}: {part!r} is no rule for one of {', '.join(POINTS)}")
+        if found[1] in rules:
+            raise ConfigError(f"{VARIABLE}: {found[1]!r} is named twice")
         number = int(found[5] or 1)
         if number < 1:
             raise ConfigError(f"{VARIABLE}: {part!r} counts from 1")

@@ -44,9 +44,11 @@ def shapes_of(*types: type | UnionType) -> frozenset[Shape]:
 
 class Command:
     """One operation of a machine: its code, packed as one byte below 128, and the types of its
-    arguments. Raises `ConfigError` for more than 15 of them."""
+    arguments. Raises `ConfigError` for another code or more than 15 arguments."""
 
     def __init__(self, name: str, code: int, *arguments: type | UnionType) -> None:
+        if not 0 <= code < 128:
+            raise ConfigError(f"the code of {name} is {code}, and not from 0 to 127")
         if len(arguments) >= ITEMS_MAX:
             raise ConfigError(f"{name} takes {len(arguments)} arguments: pass some as one")
         self.name = name

@@ -298,6 +298,8 @@ class Replica:
                 self._post(*answer)
         for token in ready.reads_failed:
             self._reads.failed(token)
+        if ready.commit_index < self._commit_index:
+            raise InvariantBroken(f"{self._commit_index} was committed, now {ready.commit_index}")
         self._commit_index = ready.commit_index
 
     def _take_write(self, write: Write) -> None:

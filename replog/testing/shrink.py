@@ -57,17 +57,16 @@ def trace(seed: int, agreement: Agreement, plan: Plan, write: Callable[[str], ob
 
 
 def describe(plan: Plan) -> str:
-    """What of a plan differs from a calm one."""
-    weather = [
-        f"{field.name}={getattr(plan.weather, field.name)}"
-        for field in fields(Weather)
-        if getattr(plan.weather, field.name) != getattr(CALM, field.name)
+    """What of a plan differs from one in which nothing happens."""
+    return ", ".join([*_differences(plan, Plan()), *_differences(plan.weather, CALM)]) or "calm"
+
+
+def _differences(some: Any, plain: Any) -> list[str]:
+    return [
+        f"{field.name}={getattr(some, field.name)}"
+        for field in fields(some)
+        if field.name != "weather" and getattr(some, field.name) != getattr(plain, field.name)
     ]
-    strikes = ", ".join(plan.strikes) or "none"
-    return (
-        f"{plan.nodes} nodes, {plan.trouble_ms} ms of trouble; strikes: {strikes}; "
-        f"weather: {', '.join(weather) or 'calm'}"
-    )
 
 
 def _failure(seed: int, agreement: Agreement, plan: Plan) -> SimulationFailure | None:

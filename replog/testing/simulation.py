@@ -38,15 +38,13 @@ STORE_ID_BYTES = 16
 class SimulationFailure(Exception):
     """A run broke a rule, did not settle, or a node failed; the message says how to repeat it."""
 
-    def __init__(self, seed: int, agreement: str, now: int, reason: str, kind: str) -> None:
+    def __init__(self, seed: int, now: int, reason: str, kind: str, repeat: str) -> None:
+        """`repeat` tells how to have it again."""
         self.seed = seed
         self.reason = reason
         self.kind = kind
         """Who noticed: the class of the fault and the function that raised it."""
-        super().__init__(
-            f"seed {seed} at {now} ms: {reason}\n"
-            f"repeat: python -m replog.testing --agreement {agreement} --seed {seed} --shrink"
-        )
+        super().__init__(f"seed {seed} at {now} ms: {reason}\nrepeat: {repeat}")
 
 
 class Outcome(NamedTuple):
@@ -77,7 +75,13 @@ class Simulation:
         the lines of the trace. With a `workload` every node feeds a state machine."""
         self.seed = seed
         random = Random(seed)
+        drawn = plan is None
         plan = with_rarities(draw_plan(random), Random(-1 - seed)) if plan is None else plan
+        self._repeat = "the same Simulation of this seed, from its own program"
+        if drawn and nodes is None and workload is None:
+            self._repeat = (
+                f"python -m replog.testing --agreement {agreement.name} --seed {seed} --shrink"
+            )
         if nodes is not None:
             plan = replace(plan, nodes=nodes)
         names = [f"n{number}" for number in range(1, plan.nodes + 1)]
@@ -122,7 +126,7 @@ class Simulation:
         except Exception as error:
             reason = str(error) if isinstance(error, Violation) else f"{error!r}"
             raise SimulationFailure(
-                self.seed, world.agreement.name, world.schedule.now, reason, _kind(error)
+                self.seed, world.schedule.now, reason, _kind(error), self._repeat
             ) from error
         if world.machines is not None:
             world.machines.end()

@@ -59,17 +59,20 @@ def seek(bug: Bug, seeds: int) -> Finding:
             else:
                 shutil.copy(ROOT / name, tree / name)
         plant(bug, tree)
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.planted.seek", bug.agreement, str(seeds)],
-            cwd=tree,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS_MAX,
-            check=False,
-        )
-    if ended.returncode:
-        raise RuntimeError(f"{bug.name}: {ended.stderr}")
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "tests.planted.seek", bug.agreement, str(seeds)],
+                cwd=tree,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                text=True,
+                timeout=SECONDS_MAX,
+                check=True,
+            )
+        except subprocess.TimeoutExpired:
+            return Finding(bug, "nothing", seeds, f"no end within {SECONDS_MAX} s")
+        except subprocess.CalledProcessError as error:
+            return Finding(bug, "nothing", seeds, f"the search failed: {error.stderr[-200:]!r}")
     found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return Finding(bug, found["by"], found.get("seeds", 0), found["who"])
 
@@ -80,6 +83,8 @@ def table(findings: list[Finding], seeds: int) -> str:
     missed = [found for found in findings if found.by == "nothing"]
     scenarios = len(findings) - len(by_seeds) - len(missed)
     lines = [
+        "# Planted bugs",
+        "",
         f"{len(findings)} bugs planted one at a time; {len(by_seeds)} found by at most {seeds}",
         f"random seeds ({len(by_seeds) / len(findings):.1%}), {scenarios} by a scenario,",
         f"{len(missed)} by nothing.",

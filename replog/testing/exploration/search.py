@@ -64,7 +64,7 @@ class Search:
         self._happened = array("q", [-1])
 
     def run(self, states_max: int, tell: Callable[[Progress], object] = lambda _: None) -> Found:
-        """Meet so many states, or all that there are."""
+        """Meet at least so many states, or all that there are."""
         cluster, seen = self._cluster, self._seen
         parents, happened = self._parents, self._happened
         nodes = len(cluster.names)
@@ -76,7 +76,8 @@ class Search:
                 for node, event, new, breach in cluster.successors(state):
                     steps += 1
                     if breach:
-                        progress = Progress(len(seen), depth, 0, monotonic() - started)
+                        left = len(seen) - place
+                        progress = Progress(len(seen), depth, left, monotonic() - started)
                         trace = self._trace(place, event * nodes + node)
                         return Found(progress, steps, complete=False, breach=breach, trace=trace)
                     if new not in seen:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from replog.testing.linearizability import Operation
 
 STORE_ID_BYTES = 16
+SETTLE_MS_PER_APPEND = 100
+"""Added to the time in which a cluster must settle: limits of a few bytes and a slow disk make each
+append an entry, and each entry a round trip, of its own."""
 
 
 class SimulationFailure(Exception):
@@ -158,7 +161,9 @@ class Simulation:
         for host in hosts:
             self.clients.append(host, 2, whole=False)
             host.barrier()
+        open_appends = sum([len(host.tickets) for host in hosts])
         deadline = world.schedule.now + world.plan.settle_ms_max
+        deadline += open_appends * SETTLE_MS_PER_APPEND
         if not world.schedule.run(deadline, lambda: all(map(self._is_done, hosts))):
             raise Violation("not settled: " + "; ".join([self._unsettled(host) for host in hosts]))
         world.schedule.run(world.schedule.now + world.plan.rest_ms)

@@ -49,8 +49,7 @@ def plant(bug: Bug, tree: Path) -> None:
 
 
 def seek(bug: Bug, seeds: int) -> Finding:
-    """Plant one bug and look for it; with seeds only where they can see it."""
-    seeds = 0 if bug.scenario_only else seeds
+    """Plant one bug and look for it."""
     with tempfile.TemporaryDirectory(prefix="replog-planted-") as scratch:
         tree = Path(scratch)
         for name in COPIED:

@@ -1,4 +1,9 @@
-"""A planted bug: one small wrong change to the library, and the hazard that it stands for."""
+"""A planted bug: one small wrong change to the library, and the hazard that it stands for.
+
+A change behind which a second rule stands, so that nothing ever comes of it, is none: a pre-vote of
+an earlier round that counts (the vote itself does not), a value under another ballot (nobody sends
+one), a run of a past life (its frames are refused).
+"""
 
 from __future__ import annotations
 
@@ -22,5 +27,3 @@ class Bug(NamedTuple):
     edits: tuple[Edit, ...]
     agreement: str = "raft"
     """Under which one it is looked for."""
-    scenario_only: bool = False
-    """It breaks no promise that random runs can see: a scenario or unit test must find it."""

@@ -17,8 +17,8 @@ CHOICE = "taken for chosen"
 STUCK = "stuck after a loss"
 
 
-def bug(name: str, hazard: str, *edits: Edit, scenario_only: bool = False) -> Bug:
-    return Bug(name, hazard, edits, "paxos", scenario_only)
+def bug(name: str, hazard: str, *edits: Edit) -> Bug:
+    return Bug(name, hazard, edits, "paxos")
 
 
 BUGS = (
@@ -112,11 +112,6 @@ BUGS = (
         ),
     ),
     bug(
-        "a value of another ballot than the adopted one is proposed",
-        ADOPTION,
-        Edit(ELECTION, "adopted.ballot == meta.epoch and ", ""),
-    ),
-    bug(
         "whatever is at hand is proposed for the adopted value",
         ADOPTION,
         Edit(
@@ -180,11 +175,6 @@ BUGS = (
             "        if log.ballot_at(index) == state.ballot:\n            log.choose(index)",
             "        if log.ballot_at(index).number:\n            log.choose(index)",
         ),
-    ),
-    bug(
-        "what a leader has told outlives its ballot",
-        CHOICE,
-        Edit(STATE, "        self.told_index = 0\n        self.journal", "        self.journal"),
     ),
     bug(
         "the commit index jumps over what is not chosen",

@@ -72,12 +72,6 @@ BUGS = (
         (Edit(CORE, "elif answer.term == state.term:", "else:"),),
     ),
     Bug(
-        "a granted pre-vote of an earlier round counts",
-        COUNTING,
-        (Edit(ELECTION, " and answer.round == state.pre_vote_round", ""),),
-        scenario_only=True,
-    ),
-    Bug(
         "entries of older terms are committed by counting",
         COMMIT,
         (Edit(REPLICATION, " and state.log.term_at(reached) == state.term", ""),),

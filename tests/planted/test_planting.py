@@ -10,7 +10,7 @@ import pytest
 from tests.planted.__main__ import BUGS, ROOT, plant
 from tests.planted.bug import Bug
 
-BUGS_MIN = 80
+BUGS_MIN = 75
 
 
 def test_there_are_enough_bugs_and_no_two_are_the_same() -> None:

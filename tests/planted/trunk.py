@@ -59,24 +59,6 @@ BUGS = (
         ),
     ),
     Bug(
-        "a run behind a gap is accepted",
-        TWICE,
-        (
-            Edit(
-                PRODUCERS,
-                "accepted = run.first_sequence == row.next_sequence",
-                "accepted = run.first_sequence >= row.next_sequence",
-            ),
-        ),
-        scenario_only=True,
-    ),
-    Bug(
-        "runs of a past life are accepted",
-        TWICE,
-        (Edit(PRODUCERS, "accepted = run.life > row.life and ", "accepted = "),),
-        "paxos",
-    ),
-    Bug(
         "a position forgets the producers",
         TWICE,
         (Edit("replog/replica/delivery.py", "self.producers.snapshot()", "{}"),),
@@ -229,17 +211,5 @@ BUGS = (
                 "del self._runs[bisect_right(self._runs, index, key=_first_index) :]",
             ),
         ),
-    ),
-    Bug(
-        "an introduction is answered before it is durable",
-        "a wiped disk votes twice",
-        (
-            Edit(
-                "replog/replica/trunk.py",
-                "self._parts.post_after_writes(sender, Met(",
-                "self._parts.post(sender, Met(",
-            ),
-        ),
-        scenario_only=True,
     ),
 )

@@ -6,7 +6,8 @@ Rules of this file:
    nothing in memory.
 2. What `apply` raises stops the machine where it stood, and nothing else: appends and reads go on.
 3. A call's record may be applied before its append is answered. Results of this node's own records
-   are kept while a call waits for its offset, and no longer.
+   are kept while a call waits for its offset, and no longer. Calls wait in the order of their
+   appends, which is that of their offsets: so nobody comes later for a result below.
 4. Every call is answered: with its result, with what its append ended with, or with the fact that
    its record is in the log and the machine stopped before it.
 """
@@ -14,10 +15,11 @@ Rules of this file:
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from replog import failpoints
-from replog.errors import Closed, MachineStopped
+from replog.errors import Busy, Closed, MachineStopped, StoreFailed
 from replog.machine import apply_all
 from replog.pending import Pending, fail_all, resolve_all
 from replog.reading import records_of
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from replog.machine import Machine, Record
     from replog.reading import DeliveredLog, Item
 
+Answered = tuple[Pending[Any], Any]
+Failed = tuple[Pending[Any], BaseException]
+
+CALLS_MAX = 1 << 20
+"""Calls that may wait for their machine; beyond it `call` raises `Busy`."""
 STOP_SECONDS_MAX = 30.0
 """How long `stop` waits for an `apply` under way."""
 
@@ -42,11 +49,11 @@ class Applier:
         self._lock = threading.Lock()
         self._offset = 0
         """The machine has taken every record below."""
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         """Why it takes no more."""
-        self._unplaced = 0
-        """Calls whose offset is not known yet."""
-        self._results: dict[int, Any] = {}
+        self._unplaced: deque[tuple[Pending[int], Pending[Any]]] = deque()
+        """Calls whose offset is not known yet, in the order of their appends: (append, answer)."""
+        self._results: OrderedDict[int, Any] = OrderedDict()
         """Of own records that were applied while there are such, by offset, ascending."""
         self._calls: dict[int, Pending[Any]] = {}
         """By offset: not applied yet."""
@@ -71,9 +78,14 @@ class Applier:
         return self._offset
 
     @property
-    def failure(self) -> Exception | None:
-        """Why the machine takes no more records; None while it does."""
-        return self._failure
+    def failure(self) -> str:
+        """Why the machine takes no more records; empty while it does."""
+        if self._failure is None:
+            return ""
+        try:
+            return repr(self._failure)
+        except Exception:  # noqa: BLE001 - an application's error may not even have words
+            return type(self._failure).__name__
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -86,13 +98,12 @@ class Applier:
         with self._lock:
             if self._failure is not None:
                 raise self._stopped(None)
-            self._unplaced += 1
-        try:
+            if len(self._calls) + len(self._unplaced) >= CALLS_MAX:
+                raise Busy(f"{CALLS_MAX} calls wait for the machine: await log.applied() first")
+            # Under the lock, so that the calls stand here in the order of their offsets.
             appended = append()
-        except BaseException:
-            self._place(None, answer)
-            raise
-        appended.add_done_callback(lambda done: self._answer(done, answer))
+            self._unplaced.append((appended, answer))
+        appended.add_done_callback(lambda _: self._place())
         return answer
 
     def wait(self, offset: int) -> Pending[None]:
@@ -109,40 +120,49 @@ class Applier:
             resolve_all(((pending, None),))
         return pending
 
-    def _answer(self, appended: Pending[int], answer: Pending[Any]) -> None:
-        try:
-            offset = appended.result(0)
-        except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
-            self._place(None, answer)
-            fail_all((answer,), error)
-        else:
-            self._place(offset, answer)
-
-    def _place(self, offset: int | None, answer: Pending[Any]) -> None:
-        """The append of a call has ended: at this offset, or without one."""
+    def _place(self) -> None:
         with self._lock:
-            self._unplaced -= 1
-            applied = offset is not None and offset < self._offset
-            stopped = offset is not None and not applied and self._failure is not None
-            if offset is not None and not applied and not stopped:
-                self._calls[offset] = answer
-            result = self._results.pop(offset, None) if offset is not None and applied else None
-            self._forget_results(offset)
-        if applied:
-            resolve_all(((answer, result),))
-        elif stopped:
-            fail_all((answer,), self._stopped(offset))
+            answered, failed = self._settle()
+        resolve_all(answered)
+        for answer, error in failed:
+            fail_all((answer,), error)
 
-    def _forget_results(self, offset: int | None) -> None:
-        """Appends of one node end in the order of their offsets: nobody will ask below this one."""
+    def _settle(self) -> tuple[list[Answered], list[Failed]]:
+        """With the lock held: take out the calls whose append has ended, in their order. Those that
+        can be answered now, each with its result; and those that have failed, with the error."""
+        answered: list[Answered] = []
+        failed: list[Failed] = []
+        while self._unplaced and self._unplaced[0][0].done():
+            appended, answer = self._unplaced.popleft()
+            try:
+                offset = appended.result(0)
+            except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
+                failed.append((answer, error))
+                continue
+            if offset < self._offset:
+                answered.append((answer, self._results.pop(offset)))
+            elif self._failure is not None:
+                failed.append((answer, self._stopped(offset)))
+            else:
+                self._calls[offset] = answer
+            # Appends of one node end in the order of their offsets: nobody asks below this one.
+            while self._results and next(iter(self._results)) < offset:
+                self._results.popitem(last=False)
         if not self._unplaced:
             self._results.clear()
-        while offset is not None and self._results and next(iter(self._results)) < offset:
-            del self._results[next(iter(self._results))]
+        return answered, failed
+
+    def disown(self) -> None:
+        """In a forked child, where no machine runs: every call raises. Takes no lock, for a thread
+        that is not here may hold it for ever."""
+        self._lock = threading.Lock()
+        self._failure = StoreFailed("this log was opened before this process was forked")
+        self._calls, self._waiting = {}, []
+        self._unplaced.clear()
 
     def _stopped(self, offset: int | None) -> MachineStopped:
         fate = "" if offset is None else f"; the record is in the log at offset {offset}"
-        reason = f"the machine of {self._node} stopped at offset {self._offset}: {self._failure!r}"
+        reason = f"the machine of {self._node} stopped at offset {self._offset}: {self.failure}"
         error = MachineStopped(reason + fate, offset)
         error.__cause__ = self._failure
         return error
@@ -154,7 +174,7 @@ class Applier:
             while True:
                 self._log.wait(self._offset).result()
                 self._apply(self._log.items(self._offset))
-        except Exception as error:  # noqa: BLE001 - kept for whoever asks why the machine stopped
+        except BaseException as error:  # noqa: BLE001 - kept for whoever asks why it stopped
             self._end(error)
 
     def _apply(self, items: Sequence[Item]) -> None:
@@ -169,13 +189,15 @@ class Applier:
                     own.append((start, start + run.count))
                 start += run.count
             records += records_of(row, entry)
+        # The list is the machine's from here on: it may empty it.
+        base = records[0].offset
         failpoints.reach("machine: before apply")
         results = apply_all(self._machine, records)
         failpoints.reach("machine: after apply")
-        self._applied(records[0].offset, results, own)
+        self._applied(base, results, own)
 
     def _applied(self, base: int, results: Sequence[Any], own: Sequence[tuple[int, int]]) -> None:
-        answered: list[tuple[Pending[Any], Any]] = []
+        answered: list[Answered] = []
         with self._lock:
             if self._calls or self._unplaced:
                 for offset in [offset for first, end in own for offset in range(first, end)]:
@@ -185,13 +207,17 @@ class Applier:
                     elif self._unplaced:
                         self._results[offset] = results[offset - base]
             self._offset = end = base + len(results)
+            placed, failed = self._settle()
+            answered += placed
             if self._waiting:
                 answered += [(pending, None) for offset, pending in self._waiting if offset <= end]
                 self._waiting = [item for item in self._waiting if item[0] > end]
         if answered:
             resolve_all(answered)
+        for answer, error in failed:
+            fail_all((answer,), error)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: BaseException) -> None:
         with self._lock:
             if self._failure is None:
                 self._failure = error

@@ -23,10 +23,9 @@ class NotAppended(ReplogError):
 
 
 class Busy(NotAppended):
-    """More bytes are waiting than `pending_bytes_max`, or the disk is at its soft limit.
-
-    Wait with `await log.room()` and try again.
-    """
+    """More bytes are waiting than `pending_bytes_max`, the disk is at its soft limit, or too many
+    calls wait for the machine. The message says what to wait for: `await log.room()`, or
+    `await log.applied()`."""
 
 
 class TooLarge(NotAppended):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -59,6 +60,7 @@ class ReplicatedLog:
         self._inbox = node.inbox
         self._delivered = delivered
         self._limits = limits
+        self._attaching = threading.Lock()
         self._applier: Applier | None = None
 
     # -- appending -----------------------------------------------------------------------------
@@ -169,18 +171,21 @@ class ReplicatedLog:
         says why. Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
         """
         self._inbox.check_open()
-        if self._applier is not None:
-            raise ConfigError("this log feeds a machine already: compose several into one")
-        self._applier = Applier(self._node.id, machine, self._delivered)
-        self._applier.start()
+        with self._attaching:
+            if self._applier is not None:
+                raise ConfigError("this log feeds a machine already: compose several into one")
+            applier = Applier(self._node.id, machine, self._delivered)
+            applier.start()
+            self._applier = applier
         return machine
 
     def call(self, command: bytes) -> Pending[Any]:
         """Append a record; what this node's machine answers to it, once it is applied here.
 
-        Raises as `append` does, `NodeStopped`, `ConfigError` without a machine, `MachineStopped`;
-        the pending ends as that of `append` does, or with `MachineStopped`, which tells the
-        record's offset.
+        Raises as `append` does, `Busy` also when a million calls wait for the machine,
+        `NodeStopped`, `MachineStopped`, and `ConfigError` without a machine. The pending ends as
+        that of `append` does, or with `MachineStopped`, which tells the record's offset. Its done
+        callbacks run on the machine's thread. `apply` itself must not wait for a call.
         """
         self._inbox.check_open()
         return self._fed().call(lambda: self.append(command))
@@ -206,9 +211,7 @@ class ReplicatedLog:
         applier = self._applier
         if applier is None:
             return status
-        failure = applier.failure
-        machine = MachineStatus(applier.offset, "" if failure is None else repr(failure))
-        return status._replace(machine=machine)
+        return status._replace(machine=MachineStatus(applier.offset, applier.failure))
 
     def close(self) -> None:
         """Stop the node and close its directory. Idempotent, from any thread but the node's own
@@ -226,6 +229,9 @@ class ReplicatedLog:
     def disown(self) -> None:
         """In a forked child, where no node runs: every call from here raises."""
         self._inbox.disown()
+        self._delivered.disown()
+        if self._applier is not None:
+            self._applier.disown()
 
     def __enter__(self) -> Self:
         return self

@@ -70,11 +70,13 @@ def apply_all(machine: Applies, records: Sequence[Record]) -> Sequence[Any]:
     Raises what `apply` raises, and `ValueError` for another number of results, with a note of which
     records it was about.
     """
+    # The list is the machine's from here on: it may empty it.
+    first, count = records[0].offset, len(records)
     try:
-        results = machine.apply(records)
-        if len(results) != len(records):
-            raise ValueError(f"{len(results)} results for {len(records)} records")
-    except Exception as error:
-        error.add_note(f"in apply, of records {records[0].offset} to {records[-1].offset}")
+        results = list(machine.apply(records))
+        if len(results) != count:
+            raise ValueError(f"{len(results)} results for {count} records")
+    except BaseException as error:
+        error.add_note(f"in apply, of records {first} to {first + count - 1}")
         raise
     return results

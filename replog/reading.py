@@ -47,6 +47,10 @@ class DeliveredLog:
         """Resolved once the record at `offset` is delivered; fails when no more will come."""
         return self._recent.wait(offset)
 
+    def disown(self) -> None:
+        """In a forked child, where nothing more is delivered."""
+        self._recent.disown()
+
     def items(self, offset: int) -> Sequence[Item]:
         """Delivered entries from the one that holds `offset` on, which is below `end_offset`.
 

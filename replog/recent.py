@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from replog.errors import NodeStopped, StoreFailed
 from replog.pending import Pending, fail_all, resolve_all
 
 if TYPE_CHECKING:
@@ -77,3 +78,10 @@ class Recent:
             self._end = error
             waiting, self._waiting = self._waiting, []
         fail_all([pending for _, pending in waiting], error)
+
+    def disown(self) -> None:
+        """In a forked child: nothing more comes. The lock may be held by a thread not here."""
+        self._lock = threading.Lock()
+        self._waiting = []
+        cause = StoreFailed("this log was opened before this process was forked")
+        self._end = NodeStopped(f"the node stopped: {cause}")

@@ -63,8 +63,9 @@ def replay(
         end = reader.position().offset if stop is None else stop
         offset = start
         for batch in reader.batches(start, end):
+            count = len(batch)  # before the machine may empty it
             _apply(machine, batch)
-            offset += len(batch)
+            offset += count
             if progress is not None:
                 progress(offset, end)
         seconds = time.perf_counter() - began
@@ -81,12 +82,14 @@ def replay(
 
 
 def _apply(machine: Applies, records: Sequence[Record]) -> None:
+    first, count = records[0].offset, len(records)
     try:
         apply_all(machine, records)
-    except Exception as error:
-        first, last = records[0].offset, records[-1].offset
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: it must not look like a replay that is done
         raise MachineStopped(
-            f"the machine stopped in records {first} to {last}: {error!r}"
+            f"the machine stopped in records {first} to {first + count - 1}: {error!r}"
         ) from error
 
 

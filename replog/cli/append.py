@@ -50,7 +50,7 @@ class Tally:
     submitted: int = 0
     counts: dict[int, int] = field(default_factory=dict)
     """Lines of each open request."""
-    error: Exception | None = None
+    error: BaseException | None = None
     began: float = field(default_factory=time.monotonic)
 
     def take(self, client: ControlClient, *, wait: bool) -> None:
@@ -158,7 +158,7 @@ def append_all(
             finally:
                 while client.open_requests:
                     tally.take(client, wait=True)
-        except (ReplogError, TimeoutError) as error:
+        except (ReplogError, TimeoutError, KeyboardInterrupt) as error:
             tally.error = tally.error or error
     if as_json:
         print_json(tally.fields())

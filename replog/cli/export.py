@@ -73,6 +73,8 @@ def export_records(
 
     if as_json and output is None:
         raise click.UsageError("give -o FILE with --json: standard output is for one of the two")
+    if output is not None and directory.resolve() in output.resolve().parents:
+        raise ConfigError(f"{output} lies in the log's own directory")
     began = time.monotonic()
     with LogReader(directory) as reader:
         first = reader.first_offset if start is None else start

@@ -79,7 +79,7 @@ def load_machine(name: str) -> Applies:
         sys.path.insert(0, current)
     try:
         machine: Any = attrgetter(factory)(import_module(module))()
-    except Exception as error:  # whatever the module of an application may raise
+    except (Exception, SystemExit) as error:  # whatever the module of an application may raise
         raise ConfigError(f"machine {name!r} cannot be made: {error!r}") from error
     if not callable(getattr(machine, "apply", None)):
         raise ConfigError(f"{name!r} makes no machine: a {type(machine).__name__} has no apply")

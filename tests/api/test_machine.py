@@ -12,7 +12,15 @@ import pytest
 
 import replog
 from raftlog import Raft
-from replog import Closed, ConfigError, MachineStopped, Record, ReplicatedLog
+from replog import (
+    Busy,
+    Closed,
+    ConfigError,
+    MachineStopped,
+    Pending,
+    Record,
+    ReplicatedLog,
+)
 
 SECONDS = 20.0
 
@@ -89,9 +97,8 @@ def test_a_result_is_not_lost_when_the_record_is_applied_before_its_append_is_an
     two = log.call(b"two")
     gate.set()
     try:
-        while len(listing.records) < 3:
-            log.applied(3).result(SECONDS)
-        assert not two.done()
+        log.applied(3).result(SECONDS)
+        assert len(listing.records) == 3
     finally:
         listing_is_done.set()
     assert two.result(SECONDS) == 3
@@ -183,3 +190,119 @@ def test_results_are_kept_for_nobody(log: ReplicatedLog, listing: Listing) -> No
     assert applier is not None
     assert not applier._results
     assert not applier._calls
+
+
+def test_each_of_two_calls_at_once_gets_its_own_answer(
+    log: ReplicatedLog, listing: Listing
+) -> None:
+    log.attach(listing)
+    applier = log._applier
+    assert applier is not None
+    later: list[Pending[int]] = []
+    other = threading.Thread(target=lambda: later.append(log.call(b"second")))
+
+    def append_while_another_calls() -> Pending[int]:
+        appended = log.append(b"first")
+        other.start()
+        other.join(0.2)  # it must not overtake: else its answer takes this one's place
+        return appended
+
+    first = applier.call(append_while_another_calls)
+    other.join(SECONDS)
+    assert first.result(SECONDS) == 1
+    assert later[0].result(SECONDS) == 2
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_a_machine_that_raises_to_end_the_program_is_stopped(
+    log: ReplicatedLog, listing: Listing, error: BaseException
+) -> None:
+    def leave() -> None:
+        raise error
+
+    listing.before_apply = leave
+    log.attach(listing)
+    with pytest.raises(MachineStopped) as stopped:
+        log.call(b"x").result(SECONDS)
+    assert stopped.value.__cause__ is error
+
+
+class Speechless(Exception):
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_a_fault_without_words_is_told_by_its_class(log: ReplicatedLog, listing: Listing) -> None:
+    def fail() -> None:
+        raise Speechless
+
+    listing.before_apply = fail
+    log.attach(listing)
+    with pytest.raises(MachineStopped, match="Speechless"):
+        log.call(b"x").result(SECONDS)
+    machine = log.status().machine
+    assert machine is not None
+    assert machine.failure == "Speechless"
+
+
+@pytest.mark.parametrize("form", [iter, tuple, dict.fromkeys], ids=["iterator", "tuple", "dict"])
+def test_results_may_come_in_any_order_keeping_form(
+    log: ReplicatedLog, listing: Listing, monkeypatch: pytest.MonkeyPatch, form
+) -> None:
+    apply = listing.apply
+    monkeypatch.setattr(listing, "apply", lambda records: form(apply(records)))
+    log.attach(listing)
+    assert [log.call(b"x").result(SECONDS) for _ in range(3)] == [1, 2, 3]
+
+
+def test_the_list_of_records_is_the_machines_to_change(
+    log: ReplicatedLog, listing: Listing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = listing.apply
+
+    def apply_and_empty(records):
+        results = apply(list(records))
+        records.clear()
+        return results
+
+    monkeypatch.setattr(listing, "apply", apply_and_empty)
+    log.attach(listing)
+    calls = [log.call(b"x") for _ in range(50)]
+    assert [call.result(SECONDS) for call in calls] == list(range(1, 51))
+    log.applied().result(SECONDS)
+    assert listing.records == list(log.read())
+
+
+def test_calls_that_wait_are_bounded(
+    log: ReplicatedLog, listing: Listing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replog.applier.CALLS_MAX", 3)
+    go_on = threading.Event()
+    listing.before_apply = lambda: go_on.wait(SECONDS)
+    log.attach(listing)
+    calls = [log.call(b"x") for _ in range(3)]
+    with pytest.raises(Busy, match="3 calls wait"):
+        log.call(b"one too many")
+    go_on.set()
+    assert [call.result(SECONDS) for call in calls] == [1, 2, 3]
+
+
+def test_of_many_that_attach_at_once_one_does(log: ReplicatedLog) -> None:
+    attached: list[Listing] = []
+    start = threading.Barrier(8)
+
+    def attach() -> None:
+        start.wait(SECONDS)
+        try:
+            attached.append(log.attach(Listing()))
+        except ConfigError:
+            return
+
+    threads = [threading.Thread(target=attach) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert len(attached) == 1
+    log.call(b"x").result(SECONDS)
+    assert len(attached[0].records) == 1

@@ -14,6 +14,7 @@ Fields may be `int` (0 to 2^63-1), `bool`, `str`, `bytes`, `Epoch`, `X | None` a
 from __future__ import annotations
 
 import types
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -163,6 +164,7 @@ _SIMPLE: dict[object, Check] = {
 }
 
 
+@cache
 def _checks(message: type[Message]) -> tuple[Check, ...]:
     hints = get_type_hints(message)
     fields: tuple[str, ...] = message._fields  # type: ignore[attr-defined]

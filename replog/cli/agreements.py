@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from replog.errors import ConfigError, WrongStore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from replog.agreement import Agreement
@@ -19,11 +20,12 @@ GROUP = "replog.agreements"
 DEFAULT_AGREEMENT = "raft"
 
 
-def load_agreement(name: str) -> Agreement:
-    """The agreement layer of this name, with its default tuning: one of the group's, or
-    `module:Class`. Raises `ConfigError`."""
+def load_agreement(name: str, settings: Mapping[str, int] | None = None) -> Agreement:
+    """The agreement layer of this name, with its default tuning but for these settings: one of the
+    group's, or `module:Class`. Raises `ConfigError`."""
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
-    entry = EntryPoint(name, name, GROUP) if ":" in name else installed.get(name)
+    by_path = name.count(":") == 1
+    entry = EntryPoint(name, name, GROUP) if by_path else installed.get(name)
     if entry is None:
         known = ", ".join(sorted(installed)) or "none"
         raise ConfigError(
@@ -31,7 +33,7 @@ def load_agreement(name: str) -> Agreement:
             f"these, or module:Class"
         )
     try:
-        agreement: Any = entry.load()()
+        agreement: Any = entry.load()(**(settings or {}))
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"agreement {name!r} cannot be loaded: {error}") from error
     if not (hasattr(agreement, "membership") and hasattr(agreement, "core")):

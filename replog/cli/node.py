@@ -53,6 +53,19 @@ def parse_members(
     return members
 
 
+def parse_settings(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, int]:
+    """`NAME=NUMBER`, many times."""
+    settings: dict[str, int] = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        if not name.isidentifier() or not number.isascii() or not number.isdigit():
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as heartbeat_ms=20")
+        settings[name] = int(number)
+    return settings
+
+
 @click.command(cls=Command)
 @directory_argument
 @click.option("--node", "name", metavar="ID", help="This node's id. [default: the stored one, n1]")
@@ -66,6 +79,14 @@ def parse_members(
     "Without any the log is local to this node.",
 )
 @agreement_option
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=parse_settings,
+    help="A setting of the agreement layer, as heartbeat_ms=20. Quorums: the same on every node.",
+)
 @cluster_option
 @click.option(
     "--plaintext", is_flag=True, help="Listen on an address that other machines can reach."
@@ -80,6 +101,7 @@ def node(
     name: str | None,
     members: dict[str, str],
     agreement: str | None,
+    settings: dict[str, int],
     cluster: str,
     plaintext: bool,
     stop_with_input: bool,
@@ -101,7 +123,9 @@ def node(
         stored = owner[0] if owner else None
     log = replog.open(
         directory,
-        agreement=load_agreement(agreement or (stored.agreement if stored else DEFAULT_AGREEMENT)),
+        agreement=load_agreement(
+            agreement or (stored.agreement if stored else DEFAULT_AGREEMENT), settings
+        ),
         node=name or (stored.node if stored else "n1"),
         members=members or None,
         cluster=cluster,

@@ -112,6 +112,18 @@ def test_a_node_needs_no_options_to_come_back(tmp_path: Path) -> None:
         assert "no agreement layer named 'renamed' is installed" in next_event(child)["message"]
 
 
+def test_settings_reach_the_agreement_layer(tmp_path: Path) -> None:
+    three = ("--node=n1", "--agreement=paxos", *MEMBERS)
+    with running(tmp_path / "n1", *three, "--set=accept_quorum=3") as child:
+        assert next_event(child)["event"] == "running"
+    for quorum, status in (("1", 2), ("3", None)):  # the quorums are part of the membership
+        with running(tmp_path / "n1", *three, f"--set=accept_quorum={quorum}") as child:
+            event = next_event(child)
+            assert (event.get("event") == "running") == (status is None), event
+            if status is not None:
+                assert child.wait(SECONDS) == status
+
+
 def test_directories_of_others_are_refused(run: Run, tmp_path: Path) -> None:
     three = make_member(tmp_path / "three")
     other = tmp_path / "other"
@@ -154,6 +166,12 @@ def test_bad_arguments_are_named_and_nothing_is_made(run: Run, tmp_path: Path) -
         (("--agreement=none",), "no agreement layer named 'none' is installed (installed: "),
         (("--agreement=none:None",), "agreement 'none:None' cannot be loaded"),
         (("--agreement=pathlib:Path",), "'pathlib:Path' is no agreement layer"),
+        (("--agreement=a:b:c",), "no agreement layer named 'a:b:c' is installed"),
+        (("--set=heartbeat_ms",), "'heartbeat_ms' is not NAME=NUMBER"),
+        (("--set=heartbeat_ms=-1",), "'heartbeat_ms=-1' is not NAME=NUMBER"),
+        (("--set=heartbeat_ms=900",), "heartbeat_ms 900 must fit 3 times"),
+        (("--set=patience=1",), "'patience'"),
+        (("--agreement=paxos", "--set=accept_quorum=2"), "accept_quorum 2 exceeds 1 voters"),
     ):
         result = run("node", tmp_path / "n1", *arguments)
         assert result.exit_code == 2, result.output

@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_command_has_a_page(run: Run) -> None:
     page = run("--help").stdout
-    for command in ("append", "demo", "node", "status", "tail", "verify"):
+    for command in (
+        *("append", "demo", "diff", "export", "import", "inspect"),
+        *("node", "replay", "status", "tail", "verify"),
+    ):
         assert f"  {command} " in page
         shown = run(command, "--help")
         assert shown.exit_code == 0

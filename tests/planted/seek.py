@@ -12,7 +12,10 @@ import subprocess
 import sys
 from typing import Any
 
-SCENARIOS = ("tests/raft", "tests/paxos", "tests/agreement", "tests/replica", "tests/store")
+SCENARIOS = (
+    *("tests/raft", "tests/paxos", "tests/agreement", "tests/replica", "tests/store"),
+    "tests/simulation/test_regressions.py",
+)
 SECONDS_MAX = 600
 
 

@@ -19,7 +19,7 @@ from benchmarks import agreements, failover, floor, latency, loss, machine, resu
 from benchmarks.cluster import Cluster, ClusterBroken
 from benchmarks.processes import ROOT, ChildFailed
 from benchmarks.samples import median
-from replog.cli.agreements import DEFAULT_AGREEMENT, load_agreement
+from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.errors import ConfigError
 
 if TYPE_CHECKING:

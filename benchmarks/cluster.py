@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks.processes import Child, end_all
-from replog.cli.agreements import DEFAULT_AGREEMENT
+from replog.agreements import DEFAULT_AGREEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.cluster import ClusterBroken
 from benchmarks.results import side_by_side
-from replog.cli.agreements import load_agreement
+from replog.agreements import load_agreement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

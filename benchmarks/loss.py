@@ -20,7 +20,7 @@ from benchmarks.cluster import NODES, POLL_SECONDS, SETTLE_SECONDS_MAX, ClusterB
 from benchmarks.load import ANSWER_SECONDS_MAX, Tally, keep_outstanding
 from benchmarks.results import Figure, side_by_side
 from benchmarks.samples import in_turn
-from replog.cli.agreements import load_agreement
+from replog.agreements import load_agreement
 from transport.loopback import LoopbackNetwork
 
 if TYPE_CHECKING:

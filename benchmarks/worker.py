@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import replog
 from benchmarks import load
-from replog.cli.agreements import load_agreement
+from replog.agreements import load_agreement
 
 if TYPE_CHECKING:
     from replog import ReplicatedLog

@@ -112,6 +112,11 @@ class MultiPaxos:
         """All but those that carry entries."""
         return frozenset(self.messages) - frozenset(CARRIERS)
 
+    @property
+    def epoch_is_its_number(self) -> bool:
+        """A ballot is a pair (PMMC, section 2.3)."""
+        return False
+
     def membership(self, voters: Set[str]) -> Membership:
         """These voters, deciding by majorities or by `accept_quorum`.
 

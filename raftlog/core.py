@@ -90,6 +90,11 @@ class Raft:
         """All but the one that carries entries."""
         return frozenset(self.messages) - {AppendEntries}
 
+    @property
+    def epoch_is_its_number(self) -> bool:
+        """A term has one leader at most (section 5.2)."""
+        return True
+
     def membership(self, voters: Set[str]) -> Membership:
         """These voters, deciding by majorities. Raises `ConfigError` when there are none."""
         return Membership(majorities(voters))

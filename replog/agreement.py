@@ -238,6 +238,12 @@ class Agreement(Protocol):
     def control_messages(self) -> Set[type[Message]]:
         """Those that must not wait behind entries: votes, heartbeats, acknowledgements."""
 
+    @property
+    def epoch_is_its_number(self) -> bool:
+        """Whether a number has one leader at most, and the promise of a number names whom it is
+        given to; otherwise each node has an epoch of its own for every number. For whoever judges
+        a run."""
+
     def membership(self, voters: Set[str]) -> Membership:
         """The bootstrap membership of these voters with this agreement's quorums.
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any
+from itertools import chain, starmap
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog import failpoints
 from replog.errors import Busy, Closed, MachineStopped, StoreFailed
@@ -30,13 +31,22 @@ if TYPE_CHECKING:
     from replog.machine import Machine, Record
     from replog.reading import DeliveredLog, Item
 
-Answered = tuple[Pending[Any], Any]
-Failed = tuple[Pending[Any], BaseException]
-
 CALLS_MAX = 1 << 20
 """Calls that may wait for their machine; beyond it `call` raises `Busy`."""
 STOP_SECONDS_MAX = 30.0
 """How long `stop` waits for an `apply` under way."""
+
+
+class _Ended(NamedTuple):
+    """Calls that end: to be told once the lock is free, for whoever waits may call again."""
+
+    answered: list[tuple[Pending[Any], Any]]
+    failed: list[tuple[Pending[Any], BaseException]]
+
+    def tell(self) -> None:
+        resolve_all(self.answered)
+        for answer, error in self.failed:
+            fail_all((answer,), error)
 
 
 class Applier:
@@ -110,39 +120,35 @@ class Applier:
         """Resolved once the machine has taken every record below `offset`."""
         pending: Pending[None] = Pending()
         with self._lock:
-            failure = self._failure
-            if failure is None and self._offset < offset:
+            applied = offset <= self._offset
+            if not applied and self._failure is None:
                 self._waiting.append((offset, pending))
                 return pending
-        if self._offset < offset:
-            fail_all((pending,), self._stopped(None))
-        else:
+        if applied:
             resolve_all(((pending, None),))
+        else:
+            fail_all((pending,), self._stopped(None))
         return pending
 
     def _place(self) -> None:
         with self._lock:
-            answered, failed = self._settle()
-        resolve_all(answered)
-        for answer, error in failed:
-            fail_all((answer,), error)
+            ended = self._settle()
+        ended.tell()
 
-    def _settle(self) -> tuple[list[Answered], list[Failed]]:
-        """With the lock held: take out the calls whose append has ended, in their order. Those that
-        can be answered now, each with its result; and those that have failed, with the error."""
-        answered: list[Answered] = []
-        failed: list[Failed] = []
+    def _settle(self) -> _Ended:
+        """With the lock held: take out the calls whose append has ended, in their order."""
+        ended = _Ended([], [])
         while self._unplaced and self._unplaced[0][0].done():
             appended, answer = self._unplaced.popleft()
             try:
                 offset = appended.result(0)
             except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
-                failed.append((answer, error))
+                ended.failed.append((answer, error))
                 continue
             if offset < self._offset:
-                answered.append((answer, self._results.pop(offset)))
+                ended.answered.append((answer, self._results.pop(offset)))
             elif self._failure is not None:
-                failed.append((answer, self._stopped(offset)))
+                ended.failed.append((answer, self._stopped(offset)))
             else:
                 self._calls[offset] = answer
             # Appends of one node end in the order of their offsets: nobody asks below this one.
@@ -150,7 +156,7 @@ class Applier:
                 self._results.popitem(last=False)
         if not self._unplaced:
             self._results.clear()
-        return answered, failed
+        return ended
 
     def disown(self) -> None:
         """In a forked child, where no machine runs: every call raises. Takes no lock, for a thread
@@ -197,25 +203,21 @@ class Applier:
         self._applied(base, results, own)
 
     def _applied(self, base: int, results: Sequence[Any], own: Sequence[tuple[int, int]]) -> None:
-        answered: list[Answered] = []
+        answered: list[tuple[Pending[Any], Any]] = []
         with self._lock:
             if self._calls or self._unplaced:
-                for offset in [offset for first, end in own for offset in range(first, end)]:
+                for offset in chain.from_iterable(starmap(range, own)):
                     call = self._calls.pop(offset, None)
                     if call is not None:
                         answered.append((call, results[offset - base]))
                     elif self._unplaced:
                         self._results[offset] = results[offset - base]
             self._offset = end = base + len(results)
-            placed, failed = self._settle()
-            answered += placed
-            if self._waiting:
-                answered += [(pending, None) for offset, pending in self._waiting if offset <= end]
-                self._waiting = [item for item in self._waiting if item[0] > end]
-        if answered:
-            resolve_all(answered)
-        for answer, error in failed:
-            fail_all((answer,), error)
+            ended = self._settle()
+            answered += [(pending, None) for offset, pending in self._waiting if offset <= end]
+            self._waiting = [item for item in self._waiting if item[0] > end]
+        resolve_all(answered)
+        ended.tell()
 
     def _end(self, error: BaseException) -> None:
         with self._lock:

@@ -5,10 +5,9 @@ A folder takes part with `from tests.each_agreement import pytest_generate_tests
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from replog.cli.agreements import GROUP, load_agreement
+from replog.agreements import installed_agreements, load_agreement
 
 if TYPE_CHECKING:
     import pytest
@@ -22,12 +21,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Name every layer, or the one that `--agreement` names."""
     if "agreement" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--agreement")
-        installed = sorted({entry.name for entry in entry_points(group=GROUP)})
-        metafunc.parametrize("agreement", [chosen] if chosen else installed)
+        metafunc.parametrize("agreement", [chosen] if chosen else installed_agreements())
 
 
 def make_agreement(name: str, **settings: int) -> Agreement:
     """The layer of this name, tuned."""
-    layer: Any = type(load_agreement(name))
-    made: Agreement = layer(**settings)
-    return made
+    return load_agreement(name, settings)

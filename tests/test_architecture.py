@@ -69,6 +69,7 @@ ROWS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (5, ("log",)),
     (5, ("replaying",)),
     (6, ("__init__",)),
+    (5, ("agreements",)),
     (6, ("control", "testing")),
     (6, ("demo",)),
     (6, ("cli",)),

@@ -19,11 +19,7 @@ PROTOCOL_WORDS = frozenset(
     "acceptor acceptors ballot ballots nack paxos paxoslog proposer proposers raft raftlog"
     " term terms".split()
 )  # roles and words that both share (vote, promise, leader) are the contract's
-DEFAULTS = {
-    "replog.cli.agreements": {"raft"},
-    "replog.testing.__main__": {"raft"},
-    "replog.testing.exploration.__main__": {"raft"},
-}
+DEFAULTS = {"replog.agreements": {"raft"}}
 """Where the agreement is named that a command takes when it is told none."""
 JUDGES = {"replog.testing.checkers", "replog.testing.choices", "replog.testing.promises"}
 """They watch a simulated run from outside and know what each protocol's messages promise, so as not
@@ -93,7 +89,7 @@ SOUND = {
     "replog/node.py": "'Raft sends AppendEntries.'\nprint('leader', votes, promise)\n",
     "replog/control/client.py": "self._context.term()\n",
     "replog/testing/promises.py": "if name == 'AppendEntries':\n    pass\n",
-    "replog/cli/agreements.py": "DEFAULT_AGREEMENT = 'raft'\n",
+    "replog/agreements.py": "DEFAULT_AGREEMENT = 'raft'\n",
     "raftlog/messages.py": "class AppendEntries: ...\n",
     "paxoslog/messages.py": "class Prepare: ...\n",
 }
@@ -105,7 +101,7 @@ BREACHES = [
     ("replog/node.py", "x = message.term", ": term"),
     ("replog/store/a.py", "def raise_ballot(): ...", ": ballot"),
     ("transport/a.py", "f(term_max=1)", ": term"),
-    ("replog/cli/agreements.py", "x = 'paxos'", ": paxos"),
+    ("replog/agreements.py", "x = 'paxos'", ": paxos"),
 ]
 
 

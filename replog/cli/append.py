@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from replog.cli.agreements import load_agreement, stored_owner
+from replog.agreements import load_agreement
 from replog.cli.base import (
     Command,
     cluster_option,
@@ -19,6 +19,8 @@ from replog.cli.base import (
     print_json,
     print_text,
 )
+from replog.cli.owner import stored_owner
+from replog.cli.progress import bar_on_terminal
 from replog.config import Limits
 from replog.control.words import APPEND, APPEND_MANY
 from replog.errors import ConfigError, NotAppended, ReplogError, TooLarge, WrongStore
@@ -256,23 +258,21 @@ def _requests(file: BinaryIO, batch: int | None) -> Iterator[list[bytes]]:
 @contextmanager
 def _bytes_bar(file: BinaryIO, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """Calls with (records appended so far, bytes read just now) move a bar on the terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
-        yield lambda _records, _bytes: None
-        return
-    began = time.monotonic()
-    path = Path(str(getattr(file, "name", "")))
-    total = path.stat().st_size if path.is_file() else None
     columns = (
         TextColumn("{task.fields[records]} records"),
         BarColumn(),
         TextColumn("{task.fields[rate]:.0f} a second"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with bar_on_terminal(*columns, shown=shown) as progress:
+        if progress is None:
+            yield lambda _records, _bytes: None
+            return
+        began = time.monotonic()
+        path = Path(str(getattr(file, "name", "")))
+        total = path.stat().st_size if path.is_file() else None
         task = progress.add_task("", total=total, records=0, rate=0.0)
 
         def advance(records: int, size: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from replog.cli.agreements import DEFAULT_AGREEMENT
+from replog.agreements import DEFAULT_AGREEMENT
 from replog.errors import ConfigError, OffsetOutOfRange, ReplogError, WrongStore
 
 FAILED_STATUS = 1
@@ -17,15 +17,10 @@ USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
 USAGE_ERRORS = (ConfigError, OffsetOutOfRange, WrongStore)
 
-directory_argument = click.argument(
-    "directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path)
-)
+directory_type = click.Path(file_okay=False, path_type=Path)
+directory_argument = click.argument("directory", metavar="DIR", type=directory_type)
 directories_argument = click.argument(
-    "directories",
-    metavar="DIR...",
-    nargs=-1,
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    "directories", metavar="DIR...", nargs=-1, required=True, type=directory_type
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from replog.cli.agreements import DEFAULT_AGREEMENT, load_agreement
+from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.cli.base import FAILED_STATUS, Command, json_option
 
 

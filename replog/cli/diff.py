@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replog.cli.base import FAILED_STATUS, Command, json_option, print_json, print_text
+from replog.cli.base import (
+    FAILED_STATUS,
+    Command,
+    directory_type,
+    json_option,
+    print_json,
+    print_text,
+)
 from replog.cli.entries import entry_fields, entry_text, producer_texts
 from replog.errors import ConfigError
 
@@ -27,8 +34,6 @@ if TYPE_CHECKING:
 
 FIRST_BYTES = 48
 """Shown of a record."""
-
-directory_type = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(cls=Command)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from replog.cli.agreements import DEFAULT_AGREEMENT, load_agreement, stored_owner
+from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.cli.append import append_all
 from replog.cli.base import (
     Command,
@@ -22,6 +22,7 @@ from replog.cli.base import (
     print_text,
 )
 from replog.cli.formats import FORMATS, NotARecord
+from replog.cli.owner import stored_owner
 from replog.cli.progress import offsets_bar
 from replog.control.words import APPEND_MANY
 from replog.errors import ConfigError

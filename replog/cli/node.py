@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replog.cli.agreements import DEFAULT_AGREEMENT, load_agreement, stored_owner
+from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.cli.base import (
     Command,
     agreement_option,
@@ -21,6 +21,7 @@ from replog.cli.base import (
     print_json,
     print_text,
 )
+from replog.cli.owner import stored_owner
 from replog.errors import Closed, NodeStopped
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A bar on the terminal for what goes through the records of a log."""
+"""Bars on the terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.progress import Progress, ProgressColumn
+
     Advance = Callable[[int, int], None]
     """Called with the offset reached and the offset where it ends."""
 
@@ -16,23 +18,35 @@ REFRESH_SECONDS = 0.1
 
 
 @contextmanager
-def offsets_bar(start: int, *, shown: bool) -> Iterator[Advance | None]:
-    """Moves a bar with a rate on the terminal, which begins at offset `start`; None where standard
-    error is no terminal."""
+def bar_on_terminal(*columns: str | ProgressColumn, shown: bool) -> Iterator[Progress | None]:
+    """A display of these columns on standard error while this lasts; None where that is no
+    terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
     console = Console(stderr=True)
     if not (shown and console.is_terminal):
         yield None
         return
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress
+
+
+@contextmanager
+def offsets_bar(start: int, *, shown: bool) -> Iterator[Advance | None]:
+    """Moves a bar with a rate, which begins at offset `start`; None where it cannot be seen."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} records"),
         BarColumn(),
         TextColumn("{task.fields[rate]:,.0f} a second"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with bar_on_terminal(*columns, shown=shown) as progress:
+        if progress is None:
+            yield None
+            return
         task = progress.add_task("", total=0, rate=0.0)
         began = told = time.monotonic()
 

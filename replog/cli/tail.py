@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from replog.cli.base import Command, directory_argument, json_option
+from replog.cli.formats import pack_json
 from replog.errors import OffsetOutOfRange
 
 if TYPE_CHECKING:
@@ -97,9 +96,4 @@ def _raw(record: Record) -> bytes:
 
 
 def _json(record: Record) -> bytes:
-    fields: dict[str, object] = {"offset": record.offset, "timestamp_ms": record.timestamp_ms}
-    try:
-        fields["data"] = record.data.decode()
-    except UnicodeDecodeError:
-        fields["base64"] = base64.b64encode(record.data).decode()
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    return pack_json((record,))

@@ -14,6 +14,7 @@ from replog.cli.base import (
     json_option,
     print_json,
 )
+from replog.cli.progress import bar_on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def verify(context: click.Context, *, directories: tuple[Path, ...], as_json: bo
 
     whole = True
     for directory in directories:
-        with _progress(directory, shown=not as_json) as advance:
+        with _entries_bar(directory, shown=not as_json) as advance:
             report = verify_in_child(directory, advance)
         whole = whole and not report.faults
         if as_json:
@@ -60,16 +61,14 @@ def _print_report(directory: Path, report: VerifyReport) -> None:
 
 
 @contextmanager
-def _progress(directory: Path, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+def _entries_bar(directory: Path, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
-        yield None
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with bar_on_terminal(*columns, shown=shown) as progress:
+        if progress is None:
+            yield None
+            return
         task = progress.add_task(str(directory), total=None)
 
         def advance(checked: int, entries: int) -> None:

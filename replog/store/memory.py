@@ -47,6 +47,10 @@ class MemoryDisk:
         self.failing: Literal["", "before", "after"] = ""
         """The next commit fails: before it has changed anything, or after all is on the disk."""
 
+    def wipe(self, store_id: bytes) -> None:
+        """Lose everything: whoever holds this disk holds an empty one from here."""
+        self.__dict__ = MemoryDisk(store_id).__dict__
+
     def apply(self, changes: Changes, outline: Outline) -> None:
         """Change what is stored; cannot fail halfway."""
         if changes.truncate_from is not None:

@@ -9,8 +9,9 @@ import argparse
 import sys
 from time import monotonic
 
+from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.errors import ConfigError
-from replog.testing.campaign import Result, find_agreement, run_campaign
+from replog.testing.campaign import Result, run_campaign
 from replog.testing.shrink import describe, shrink, trace
 from replog.testing.simulation import Simulation, SimulationFailure, simulate
 
@@ -21,7 +22,11 @@ PROGRESS_SECONDS = 2.0
 def main() -> int:
     """Carry out the command; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m replog.testing", description=__doc__)
-    parser.add_argument("--agreement", default="raft", help="which agreement (default: raft)")
+    parser.add_argument(
+        "--agreement",
+        default=DEFAULT_AGREEMENT,
+        help=f"which agreement (default: {DEFAULT_AGREEMENT})",
+    )
     parser.add_argument("--seeds", type=int, default=500, help="how many seeds (default: 500)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument("--processes", type=int, default=1, help="how many at once (default: 1)")
@@ -52,7 +57,7 @@ def repeat(agreement: str, seed: int, *, trace: bool) -> int:
     """Simulate one seed."""
     write = sys.stdout.write if trace else None
     try:
-        outcome = simulate(seed, find_agreement(agreement), write)
+        outcome = simulate(seed, load_agreement(agreement), write)
     except SimulationFailure as failure:
         say(str(failure))
         return 1
@@ -62,7 +67,7 @@ def repeat(agreement: str, seed: int, *, trace: bool) -> int:
 
 def simplify(agreement: str, seed: int) -> int:
     """Simulate one seed; if it fails, look for a simpler run that fails alike, and print it."""
-    layer = find_agreement(agreement)
+    layer = load_agreement(agreement)
     simulation = Simulation(seed, layer)
     try:
         simulation.run()

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import entry_points
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-from replog.errors import ConfigError
+from replog.agreements import load_agreement
 from replog.testing.simulation import SimulationFailure, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from replog.agreement import Agreement
-
-AGREEMENTS = "replog.agreements"
-"""The entry-point group in which packages name their agreements."""
 SEEDS_PER_TASK = 10
 
 
@@ -31,18 +26,9 @@ class Result(NamedTuple):
     """What each failing seed has to say."""
 
 
-def find_agreement(name: str) -> Agreement:
-    """The agreement of this name, with its default tuning. Raises `ConfigError` without one."""
-    found = entry_points(group=AGREEMENTS)
-    for entry_point in found:
-        if entry_point.name == name:
-            return cast("Agreement", entry_point.load()())
-    raise ConfigError(f"no agreement is called {name!r}; installed are: {sorted(found.names)}")
-
-
 def run_seeds(agreement: str, seeds: Sequence[int]) -> Result:
     """Simulate these seeds, whatever comes of each."""
-    core = find_agreement(agreement)
+    core = load_agreement(agreement)
     virtual_ms = 0
     tally: Counter[str] = Counter()
     failures: list[str] = []

@@ -29,7 +29,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.entry import DIGEST_START, Epoch, unpack_records
-from replog.testing.choices import EPOCH_IS_ITS_NUMBER, Choices, Violation
+from replog.testing.choices import Choices, Violation
 from replog.testing.promises import Ballots, Votes
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class Durability:
 class Leaders:
     """One leader for each epoch."""
 
-    def __init__(self, agreement: str) -> None:
-        self._by_number = agreement in EPOCH_IS_ITS_NUMBER
+    def __init__(self, *, by_number: bool) -> None:
+        self._by_number = by_number
         self._leaders: dict[Epoch, tuple[str, int]] = {}
         """The node and its life."""
         self.changes = 0
@@ -309,20 +309,19 @@ class Checkers:
 
     def __init__(
         self,
-        agreement: str,
         quorums: Quorums,
         disks: Mapping[str, MemoryDisk],
         tally: Counter[str],
+        *,
+        by_number: bool,
         silence_ms_max: int | None = None,
     ) -> None:
         self.tally = tally
         self.history = History()
         self.durability = Durability(quorums, disks)
-        self.leaders = Leaders(agreement)
-        self.choices = Choices(agreement, quorums)
-        self.promises = (
-            Votes(disks) if agreement in EPOCH_IS_ITS_NUMBER else Ballots(disks, self.choices)
-        )
+        self.leaders = Leaders(by_number=by_number)
+        self.choices = Choices(quorums, by_number=by_number)
+        self.promises = Votes(disks) if by_number else Ballots(disks, self.choices)
         self.stored = Stored()
         self.acknowledgements = Acknowledgements(self.history)
         self.barriers = Barriers(self.history)

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from replog.quorum import Quorums
     from replog.store.interface import StoredEntry
 
-EPOCH_IS_ITS_NUMBER = frozenset({"raft"})
-"""Agreements with one leader and one promise for each number; in others, the node counts too."""
-
 
 class Violation(Exception):
     """A rule is broken."""
+
+
+def falls(before: Epoch, after: Epoch, *, by_number: bool) -> bool:
+    """Whether a promise that was `before` must not become `after`. By number: it is a vote, and
+    given once."""
+    revoked = before.node != "" and after.number == before.number and after.node != before.node
+    return after < before or (by_number and revoked)
 
 
 class Held(NamedTuple):
@@ -38,8 +42,8 @@ class Held(NamedTuple):
 class Choices:
     """Chosen once, chosen for ever; and nobody calls committed what is not."""
 
-    def __init__(self, agreement: str, quorums: Quorums) -> None:
-        self._final = agreement not in EPOCH_IS_ITS_NUMBER
+    def __init__(self, quorums: Quorums, *, by_number: bool) -> None:
+        self._final = not by_number
         self._quorums = quorums
         self._held: defaultdict[int, dict[Epoch, Held]] = defaultdict(dict)
         self._chosen: dict[int, Epoch] = {}

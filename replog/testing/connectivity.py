@@ -21,14 +21,13 @@ import argparse
 import json
 import sys
 from dataclasses import replace
-from importlib.metadata import entry_points
 from itertools import permutations
 from math import inf
 from statistics import median_high
 from typing import TYPE_CHECKING, NamedTuple
 
+from replog.agreements import installed_agreements, load_agreement
 from replog.errors import ConfigError
-from replog.testing.campaign import AGREEMENTS, find_agreement
 from replog.testing.choices import Violation
 from replog.testing.plan import Plan
 from replog.testing.simulation import Simulation
@@ -308,10 +307,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.seeds < 1:
         parser.error("--seeds is at least 1")
-    installed = sorted(entry_points(group=AGREEMENTS).names)
     try:
-        names = [arguments.agreement] if arguments.agreement else installed
-        agreements = [find_agreement(name) for name in names]
+        names = [arguments.agreement] if arguments.agreement else installed_agreements()
+        agreements = [load_agreement(name) for name in names]
     except ConfigError as error:
         parser.error(str(error))
     seeds = range(arguments.first, arguments.first + arguments.seeds)

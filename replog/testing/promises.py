@@ -22,7 +22,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.entry import NO_EPOCH, Epoch
-from replog.testing.choices import Violation
+from replog.testing.choices import Violation, falls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +44,7 @@ class Votes:
 
     def stored(self, node: str, before: Epoch, after: Epoch) -> None:
         """A commit has replaced a promise."""
-        revoked = before.node and after.number == before.number and after.node != before.node
-        if after < before or revoked:
+        if falls(before, after, by_number=True):
             raise Violation(f"the disk of {node} promised {before}, and now {after}")
 
     def wrote(self, node: str, write: StoredWrite) -> None:
@@ -103,7 +102,7 @@ class Ballots:
 
     def stored(self, node: str, before: Epoch, after: Epoch) -> None:
         """A commit has replaced a promise."""
-        if after < before:
+        if falls(before, after, by_number=False):
             raise Violation(f"the disk of {node} promised {before}, and now {after}")
 
     def wrote(self, node: str, write: StoredWrite) -> None:

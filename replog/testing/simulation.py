@@ -104,7 +104,11 @@ class Simulation:
             trace=Trace(schedule, _describe(codec), write),
             tally=tally,
             checkers=Checkers(
-                agreement.name, membership.quorums, disks, tally, _silence_ms_max(agreement)
+                membership.quorums,
+                disks,
+                tally,
+                by_number=agreement.epoch_is_its_number,
+                silence_ms_max=_silence_ms_max(agreement),
             ),
             machines=None if workload is None else Machines(workload, random),
         )

@@ -132,7 +132,7 @@ class Strikes:
         host.crash("its disk is wiped")
         world.checkers.durability.lost(host.node, copy(host.disk))
         world.expected_to_stop = frozenset({host.node})
-        host.disk.__init__(world.random.randbytes(16))  # type: ignore[misc] # judges hold this one
+        host.disk.wipe(world.random.randbytes(16))
         world.schedule.after(self._length(), self._restart, host)
 
     def _links(self, what: str, host: Host, others: Sequence[str]) -> list[Link]:

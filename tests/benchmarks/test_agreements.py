@@ -14,7 +14,7 @@ from benchmarks import agreements, failover, loss
 from benchmarks.cluster import Cluster, ClusterBroken, LeaderLost, leader_of
 from benchmarks.results import side_by_side
 from benchmarks.samples import in_turn
-from replog.cli.agreements import load_agreement
+from replog.agreements import load_agreement
 
 FOLLOWS: dict[str, Any] = {
     "introduced": True,

@@ -22,11 +22,11 @@ SECONDS_MAX = 600
 def seek(agreement: str, seeds: int) -> dict[str, Any]:
     """The first seed that fails, and who said so; else the first test that fails."""
     try:
+        from replog.agreements import load_agreement
         from replog.testing import SimulationFailure, simulate
-        from replog.testing.campaign import find_agreement
     except Exception as error:  # noqa: BLE001 - a bug may show when it is imported
         return {"by": "import", "who": type(error).__name__}
-    layer = find_agreement(agreement)
+    layer = load_agreement(agreement)
     for seed in range(seeds):
         try:
             simulate(seed, layer)

@@ -189,7 +189,7 @@ def test_an_index_and_epoch_name_one_entry() -> None:
 
 
 def test_two_leaders_of_an_epoch_are_wrong() -> None:
-    judge = Leaders("raft")
+    judge = Leaders(by_number=True)
     assert judge.leads("n1", 1, EPOCH)
     assert not judge.leads("n1", 1, EPOCH)
     assert judge.leads("n2", 1, Epoch(2, "n2"))
@@ -202,14 +202,14 @@ def test_two_leaders_of_an_epoch_are_wrong() -> None:
 
 @pytest.mark.parametrize("agreement", ["raft", "paxos"])
 def test_an_epoch_that_two_lives_lead_is_wrong(agreement: str) -> None:
-    judge = Leaders(agreement)
+    judge = Leaders(by_number=agreement == "raft")
     judge.leads("n1", 1, EPOCH)
     with pytest.raises(Violation, match="life 2 of n1 leads"):
         judge.leads("n1", 2, EPOCH)
 
 
 def test_where_epochs_are_pairs_a_number_may_have_two_leaders() -> None:
-    judge = Leaders("paxos")
+    judge = Leaders(by_number=False)
     assert judge.leads("n1", 1, EPOCH)
     assert judge.leads("n2", 1, Epoch(1, "n2"))
 

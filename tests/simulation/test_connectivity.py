@@ -15,8 +15,8 @@ from paxoslog.state import Leader as PaxosLeader
 from raftlog import election as raft_election
 from raftlog import replication as raft_replication
 from raftlog.state import Leader as RaftLeader
+from replog.agreements import load_agreement
 from replog.testing import connectivity
-from replog.testing.campaign import find_agreement
 from replog.testing.checkers import Stewards
 from replog.testing.connectivity import NEVER, PATTERNS, ConnectivityFailure, Pattern, Row
 
@@ -42,7 +42,7 @@ def shorter(monkeypatch: Patch) -> None:
 
 
 def measured(agreement: str, pattern: Pattern, seeds: range = SEEDS) -> Row:
-    return connectivity.measure_all(seeds, find_agreement(agreement), pattern)
+    return connectivity.measure_all(seeds, load_agreement(agreement), pattern)
 
 
 # --- what is the case -----------------------------------------------------------------------------

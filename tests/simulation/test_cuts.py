@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from replog.agreements import load_agreement
 from replog.testing import Plan, Simulation, Weather
-from replog.testing.campaign import find_agreement
 
 AGREEMENTS = ("raft", "paxos")
 PLAN = Plan(
@@ -23,7 +23,7 @@ EFFECTS_AT_LEAST = 100
 
 
 def simulation(agreement: str) -> Simulation:
-    return Simulation(SEED, find_agreement(agreement), PLAN)
+    return Simulation(SEED, load_agreement(agreement), PLAN)
 
 
 def uncut(agreement: str) -> Simulation:

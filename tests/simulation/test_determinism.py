@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from replog.agreements import load_agreement
 from replog.testing import simulate
-from replog.testing.campaign import find_agreement
 
 ROOT = Path(__file__).resolve().parents[2]
 AGREEMENTS = ("raft", "paxos")
@@ -18,8 +18,8 @@ SEEDS = range(8)
 PROGRAM = f"""
 import sys
 from replog.testing import simulate
-from replog.testing.campaign import find_agreement
-agreement = find_agreement(sys.argv[1])
+from replog.agreements import load_agreement
+agreement = load_agreement(sys.argv[1])
 print(*[simulate(seed, agreement).digest for seed in {SEEDS!r}])
 """
 
@@ -39,12 +39,12 @@ def digests(agreement: str, hash_seed: str) -> list[str]:
 
 @pytest.mark.parametrize("agreement", AGREEMENTS)
 def test_hash_seeds_change_nothing(agreement: str) -> None:
-    here = [simulate(seed, find_agreement(agreement)).digest for seed in SEEDS]
+    here = [simulate(seed, load_agreement(agreement)).digest for seed in SEEDS]
     assert digests(agreement, "1") == digests(agreement, "4294967295") == here
 
 
 def test_seeds_and_agreements_differ() -> None:
-    layers = [find_agreement(agreement) for agreement in AGREEMENTS]
+    layers = [load_agreement(agreement) for agreement in AGREEMENTS]
     runs = {simulate(seed, layer).digest for seed in SEEDS for layer in layers}
     assert len(runs) == len(SEEDS) * len(layers)
 
@@ -52,15 +52,15 @@ def test_seeds_and_agreements_differ() -> None:
 @pytest.mark.parametrize("agreement", AGREEMENTS)
 def test_printing_the_trace_changes_nothing(agreement: str) -> None:
     lines: list[str] = []
-    outcome = simulate(3, find_agreement(agreement), lines.append)
-    assert outcome == simulate(3, find_agreement(agreement))
+    outcome = simulate(3, load_agreement(agreement), lines.append)
+    assert outcome == simulate(3, load_agreement(agreement))
     assert len(lines) == outcome.tally["events"] > 100
 
 
 @pytest.mark.parametrize("agreement", AGREEMENTS)
 def test_lines_of_the_trace_are_aligned(agreement: str) -> None:
     lines: list[str] = []
-    simulate(3, find_agreement(agreement), lines.append)
+    simulate(3, load_agreement(agreement), lines.append)
     for line in lines:
         assert line[:8].strip().isdigit()
         assert line[8:10] == "  "

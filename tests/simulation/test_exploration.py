@@ -17,8 +17,8 @@ from paxoslog.state import Journal as PaxosJournal
 from raftlog import replication
 from raftlog.state import Journal as RaftJournal
 from raftlog.state import Leader
+from replog.agreements import load_agreement
 from replog.entry import Epoch, Kind
-from replog.testing.campaign import find_agreement
 from replog.testing.exploration import __main__ as command
 from replog.testing.exploration.bounds import Act, Bounds
 from replog.testing.exploration.capture import Capture as Capturer
@@ -230,7 +230,7 @@ HUNTS = (
 
 def search(hunt: Hunt) -> Found:
     cluster = Cluster(
-        find_agreement(hunt.agreement),
+        load_agreement(hunt.agreement),
         entries_per_packet_max=hunt.entries_per_packet_max,
         cut=[{*hunt.cut}],
         only=hunt.only,
@@ -264,7 +264,7 @@ def test_without_the_fault_the_same_bounds_break_no_rule(hunt: Hunt) -> None:
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("agreement", AGREEMENTS)
 def test_no_state_breaks_a_rule(agreement: str, start: str) -> None:
-    cluster = Cluster(find_agreement(agreement))
+    cluster = Cluster(load_agreement(agreement))
     found = Search(cluster, start_state(cluster, start, Bounds())).run(STATES)
     assert found.breach == ""
     assert found.progress.states >= STATES
@@ -275,7 +275,7 @@ def test_no_state_breaks_a_rule(agreement: str, start: str) -> None:
 def test_small_bounds_are_searched_to_their_end(agreement: str) -> None:
     """Every state in which n1 alone may lead, and appends once, over n2 alone."""
     cluster = Cluster(
-        find_agreement(agreement), cut=[{"n1", "n3"}, {"n2", "n3"}], only={Act.TIME_OUT: ("n1",)}
+        load_agreement(agreement), cut=[{"n1", "n3"}, {"n2", "n3"}], only={Act.TIME_OUT: ("n1",)}
     )
     bounds = NONE._replace(timeouts=1, proposals=1)
     start = start_state(cluster, "empty", bounds)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from replog.agreements import load_agreement
 from replog.entry import NO_EPOCH
 from replog.errors import IdentityRefused
-from replog.store.memory import MemoryDisk
 from replog.testing import Plan, Simulation
-from replog.testing.campaign import find_agreement
 
 AGREEMENTS = ("raft", "paxos")
 PLAN = Plan(trouble_ms=1000)
@@ -17,14 +16,14 @@ PLAN = Plan(trouble_ms=1000)
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("agreement", AGREEMENTS)
 def test_a_wiped_disk_is_refused_before_it_can_vote(agreement: str, seed: int) -> None:
-    simulation = Simulation(seed, find_agreement(agreement), PLAN)
+    simulation = Simulation(seed, load_agreement(agreement), PLAN)
     simulation.trouble()
     wiped = simulation.hosts["n2"]
     assert wiped.disk.introduced
     assert wiped.disk.outline.promise != NO_EPOCH
     simulation.world.expected_to_stop = frozenset({"n2"})
     wiped.crash("its disk is wiped")
-    wiped.disk.__init__(b"another store id")  # type: ignore[misc] # the judges hold the same object
+    wiped.disk.wipe(b"another store id")
     wiped.start()
     assert wiped.replica is not None
     simulation.settle()
@@ -39,11 +38,11 @@ def test_a_wiped_disk_is_refused_before_it_can_vote(agreement: str, seed: int) -
 
 @pytest.mark.parametrize("agreement", AGREEMENTS)
 def test_a_refusal_that_nobody_expects_is_a_failure(agreement: str) -> None:
-    simulation = Simulation(0, find_agreement(agreement), PLAN)
+    simulation = Simulation(0, load_agreement(agreement), PLAN)
     simulation.trouble()
     wiped = simulation.hosts["n2"]
     wiped.crash("its disk is wiped")
-    MemoryDisk.__init__(wiped.disk, b"another store id")
+    wiped.disk.wipe(b"another store id")
     wiped.start()
     with pytest.raises(IdentityRefused):
         simulation.settle()

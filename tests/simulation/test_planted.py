@@ -6,6 +6,7 @@ import pytest
 
 from raftlog import election, state
 from replog.agreement import ReadState
+from replog.agreements import load_agreement
 from replog.producers import ProducerRow, Producers
 from replog.quorum import Quorums
 from replog.replica.delivery import Delivery
@@ -13,7 +14,6 @@ from replog.replica.origin import Origin
 from replog.replica.outbox import Outbox
 from replog.rounds import Rounds
 from replog.testing import SimulationFailure, simulate
-from replog.testing.campaign import find_agreement
 
 SEEDS = 200
 
@@ -100,4 +100,4 @@ def test_a_planted_fault_is_caught(
 def simulate_from(agreement: str, first_seed: int) -> None:
     """Many seeds; the first is chosen to save time, not to find at all."""
     for seed in range(first_seed, first_seed + SEEDS):
-        simulate(seed, find_agreement(agreement))
+        simulate(seed, load_agreement(agreement))

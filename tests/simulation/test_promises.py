@@ -34,7 +34,7 @@ def nobody_voted() -> Votes:
 
 
 def nobody_promised() -> Ballots:
-    return Ballots({}, Choices("paxos", THREE))
+    return Ballots({}, Choices(THREE, by_number=False))
 
 
 # --- votes ----------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_an_acknowledgement_of_an_unwritten_entry_is_wrong() -> None:
 
 def acceptor(*writes: StoredWrite, promise: Epoch) -> Ballots:
     """The judge of n2, which has made these writes and then obeys `promise`."""
-    judge = Ballots({"n2": promised(promise)}, Choices("paxos", THREE))
+    judge = Ballots({"n2": promised(promise)}, Choices(THREE, by_number=False))
     for write in (*writes, StoredWrite(promise)):
         judge.wrote("n2", write)
     return judge
@@ -205,7 +205,7 @@ def test_an_entry_of_another_ballot_than_is_obeyed_is_wrong(ballot: Epoch) -> No
 
 
 def test_what_is_chosen_may_be_learnt_under_a_lower_ballot() -> None:
-    choices = Choices("paxos", THREE)
+    choices = Choices(THREE, by_number=False)
     judge = Ballots({}, choices)
     for node in ("n1", "n3"):
         choices.wrote(node, StoredEntry(1, LOW, b"chosen"))
@@ -216,7 +216,7 @@ def test_what_is_chosen_may_be_learnt_under_a_lower_ballot() -> None:
 
 
 def test_an_entry_that_gives_way_to_a_lower_ballot_is_wrong() -> None:
-    choices = Choices("paxos", THREE)
+    choices = Choices(THREE, by_number=False)
     judge = Ballots({}, choices)
     judge.wrote("n2", wrote(1, HIGH, promise=HIGH))
     for node in ("n1", "n3"):
@@ -230,7 +230,7 @@ def test_an_entry_that_gives_way_to_a_lower_ballot_is_wrong() -> None:
 
 def chosen(agreement: str, *held: tuple[str, int, Epoch, bytes]) -> Choices:
     """Once these nodes have written these entries."""
-    judge = Choices(agreement, THREE)
+    judge = Choices(THREE, by_number=agreement == "raft")
     for node, index, epoch, data in held:
         judge.wrote(node, StoredEntry(index, epoch, data))
     return judge
@@ -246,7 +246,7 @@ def test_a_value_is_chosen_by_a_quorum_under_one_epoch() -> None:
 
 
 def test_a_smaller_quorum_chooses_where_it_is_enough() -> None:
-    judge = Choices("paxos", sized({"n1", "n2", "n3"}, elect=3, commit=1))
+    judge = Choices(sized({"n1", "n2", "n3"}, elect=3, commit=1), by_number=False)
     judge.wrote("n2", StoredEntry(1, LOW, b"value"))
     assert judge.value_at(1) == b"value"
 

@@ -12,7 +12,8 @@ import pytest
 from paxoslog import MultiPaxos
 from raftlog import Raft
 from replog.agreement import Agreement
-from replog.testing.campaign import Result, find_agreement, run_seeds
+from replog.agreements import load_agreement
+from replog.testing.campaign import Result, run_seeds
 from replog.testing.plan import STRIKES, draw_plan
 from replog.testing.simulation import Simulation, simulate
 
@@ -111,4 +112,4 @@ def test_every_kind_of_fault_has_struck(agreement: str) -> None:
     [(agreement, seed) for agreement, seeds in REGRESSION_SEEDS.items() for seed in seeds],
 )
 def test_a_seed_that_once_failed_breaks_no_rule(agreement: str, seed: int) -> None:
-    assert simulate(seed, find_agreement(agreement)).tally["records"] > 0
+    assert simulate(seed, load_agreement(agreement)).tally["records"] > 0

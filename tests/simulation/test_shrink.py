@@ -8,14 +8,14 @@ from dataclasses import fields
 
 import pytest
 
+from replog.agreements import load_agreement
 from replog.producers import ProducerRow, Producers
 from replog.testing import Simulation, SimulationFailure
 from replog.testing import __main__ as command
-from replog.testing.campaign import find_agreement
 from replog.testing.plan import CALM, Plan, Weather
 from replog.testing.shrink import shrink
 
-RAFT = find_agreement("raft")
+RAFT = load_agreement("raft")
 LINE = re.compile(r" *\d+  (n\d|\*) +[a-z]+ .*")
 
 

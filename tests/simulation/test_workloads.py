@@ -13,11 +13,11 @@ from typing import Any
 import msgpack
 import pytest
 
+from replog.agreements import load_agreement
 from replog.machine import Record
 from replog.machines import KeyValue
 from replog.replica.reads import Reads
 from replog.testing import Simulation, SimulationFailure, Workload
-from replog.testing.campaign import find_agreement
 from replog.testing.linearizability import Finding, Operation, check
 
 AGREEMENTS = ("raft", "paxos")
@@ -65,7 +65,7 @@ def query(machine: KeyValue, random: Random) -> tuple[bytes, bytes | None]:
 
 def history(agreement: str, seed: int) -> Sequence[Operation[Any, Any]]:
     workload = Workload(machine=KeyValue, command=Commands(), query=query)
-    simulation = Simulation(seed, find_agreement(agreement), workload=workload)
+    simulation = Simulation(seed, load_agreement(agreement), workload=workload)
     simulation.run()
     return simulation.history
 
@@ -120,7 +120,7 @@ class Forgetful(KeyValue):
 def test_a_machine_that_is_no_function_of_its_records_is_found(agreement: str) -> None:
     workload = Workload(machine=Forgetful, command=Commands())
     with pytest.raises(SimulationFailure, match="two machines differ"):
-        Simulation(1, find_agreement(agreement), nodes=3, workload=workload).run()
+        Simulation(1, load_agreement(agreement), nodes=3, workload=workload).run()
 
 
 def test_what_a_machine_checks_itself_is_a_failure() -> None:
@@ -129,7 +129,7 @@ def test_what_a_machine_checks_itself_is_a_failure() -> None:
 
     workload = Workload(machine=KeyValue, command=Commands(), check=refuse)
     with pytest.raises(SimulationFailure, match="never right"):
-        Simulation(1, find_agreement("raft"), workload=workload).run()
+        Simulation(1, load_agreement("raft"), workload=workload).run()
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.errors import ConfigError
-from replog.testing.campaign import find_agreement
 from replog.testing.exploration.bounds import Bounds
 from replog.testing.exploration.cluster import Cluster
 from replog.testing.exploration.search import Found, Progress, Search
@@ -21,7 +21,11 @@ STATES = 1_000_000
 def main() -> int:
     """Carry out the command; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m replog.testing.exploration")
-    parser.add_argument("--agreement", default="raft", help="which agreement (default: raft)")
+    parser.add_argument(
+        "--agreement",
+        default=DEFAULT_AGREEMENT,
+        help=f"which agreement (default: {DEFAULT_AGREEMENT})",
+    )
     parser.add_argument("--states", type=int, default=STATES, help="how many (default: a million)")
     parser.add_argument("--start", default="empty", help=f"one of: {', '.join(STARTS)}")
     parser.add_argument(
@@ -36,7 +40,7 @@ def main() -> int:
         parser.error("--states and --entries-per-packet are at least 1")
     try:
         cluster = Cluster(
-            find_agreement(arguments.agreement),
+            load_agreement(arguments.agreement),
             entries_per_packet_max=arguments.entries_per_packet,
         )
         bounds = Bounds(*[getattr(arguments, name) for name in Bounds._fields])

@@ -20,7 +20,7 @@ from replog.agreement import EntryRef, Message, Meta, Restored, WriteEntry
 from replog.entry import NO_EPOCH, Epoch, Kind
 from replog.membership import Membership
 from replog.quorum import Quorums
-from replog.testing.choices import EPOCH_IS_ITS_NUMBER, Violation
+from replog.testing.choices import Violation, falls
 from replog.testing.exploration.bounds import Act
 from replog.testing.exploration.capture import Capture
 
@@ -176,7 +176,7 @@ class Stage:
         self, agreement: Agreement, names: Sequence[str], entries_per_packet_max: int
     ) -> None:
         self.membership = agreement.membership(frozenset(names))
-        self.by_number = agreement.name in EPOCH_IS_ITS_NUMBER
+        self.by_number = agreement.epoch_is_its_number
         """Whether an epoch is its number."""
         self.entries_per_packet_max = entries_per_packet_max
         self._agreement = agreement
@@ -219,11 +219,6 @@ class Stage:
         """The invariants of this agreement hold, if it has any."""
         if self._invariants:
             self._invariants.check_state(core)
-
-    def falls(self, before: Epoch, after: Epoch) -> bool:
-        """Whether a promise that was `before` must not become `after`."""
-        revoked = before.node and after.number == before.number and after.node != before.node
-        return after < before or (self.by_number and bool(revoked))
 
     def _observe(self, core: Core) -> Any:
         return self._invariants.observe(core) if self._invariants else None
@@ -360,7 +355,7 @@ class Turn:
         """What the disk holds after a write."""
         memory = self._memory
         promise = memory.promise if write.promise is None else write.promise
-        if self._stage.falls(memory.promise, promise):
+        if falls(memory.promise, promise, by_number=self._stage.by_number):
             raise Violation(f"{self._node} promised {memory.promise}, and now {promise}")
         end = write.truncate_from
         kept = {entry.index: entry for entry in memory.entries if end is None or entry.index < end}

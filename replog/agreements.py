@@ -1,23 +1,25 @@
-"""Which agreement layer a command uses: found by its name, so that a new one needs no edit here."""
+"""Which agreement layers are installed: found by name, so that a new one needs no edit here."""
 
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from replog.errors import ConfigError, WrongStore
+from replog.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from replog.agreement import Agreement
-    from replog.membership import Membership
-    from replog.store.interface import Identity
 
 GROUP = "replog.agreements"
 """The group of entry points in which distributions announce their agreement layers."""
 DEFAULT_AGREEMENT = "raft"
+
+
+def installed_agreements() -> list[str]:
+    """The names of all that are installed, sorted."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
 def load_agreement(name: str, settings: Mapping[str, int] | None = None) -> Agreement:
@@ -40,14 +42,3 @@ def load_agreement(name: str, settings: Mapping[str, int] | None = None) -> Agre
         raise ConfigError(f"{name!r} is no agreement layer: it has no membership and no core")
     loaded: Agreement = agreement
     return loaded
-
-
-def stored_owner(directory: Path) -> tuple[Identity, Membership] | None:
-    """Whose store lies in a directory; None when there is none."""
-    from replog.log_reader import LogReader
-
-    try:
-        with LogReader(directory) as reader:
-            return reader.identity, reader.membership
-    except WrongStore:
-        return None

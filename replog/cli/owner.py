@@ -1,0 +1,24 @@
+"""Whose log lies in a directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replog.errors import WrongStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from replog.membership import Membership
+    from replog.store.interface import Identity
+
+
+def stored_owner(directory: Path) -> tuple[Identity, Membership] | None:
+    """Whose store lies in a directory; None when there is none."""
+    from replog.log_reader import LogReader
+
+    try:
+        with LogReader(directory) as reader:
+            return reader.identity, reader.membership
+    except WrongStore:
+        return None

@@ -268,13 +268,10 @@ class LocalCluster:
         return all(seen) and len(ends) == 1
 
     def stop(self) -> None:
-        """Stop all that run, cleanly. Raises `ClusterFailed`.
-
-        The leader last: without it the others might elect one, whose first entry only they have.
-        """
-        running = [member for member in self if member.runs]
-        for member in sorted(running, key=self._leads):
-            member.stop()
+        """Stop all that run, cleanly. Raises `ClusterFailed`."""
+        for member in self:
+            if member.runs:
+                member.stop()
 
     def end(self) -> None:
         """Leave no process behind."""
@@ -287,10 +284,6 @@ class LocalCluster:
 
     def __exit__(self, *exception: object) -> None:
         self.end()
-
-    def _leads(self, member: Member) -> bool:
-        status = self._status(member)
-        return status is not None and status["role"] == "leader"
 
     def _status(self, member: Member) -> dict[str, Any] | None:
         if member.client is None or member.client.ended:

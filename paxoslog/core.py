@@ -6,7 +6,8 @@ fills a gap among what the leader adopted, and the last one comes above all of i
 `first_index` is its index, and the core takes records.
 
 Ballots, promises and roles: `election`. The log: `replication`, with one `progress` for each
-acceptor. Confirmed reads: `reads`. What all of them change: `state`.
+acceptor. Whatever was missed: `catchup`. Confirmed reads: `reads`. What all of them change:
+`state`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paxoslog import election, reads, replication
+from paxoslog import catchup, election, reads, replication
 from paxoslog.messages import (
     ACCEPTED_AHEAD_MAX,
     CARRIERS,
@@ -180,16 +181,16 @@ class PaxosCore:
             if message.ballot == state.ballot:
                 self._take_answer(sender, message, metas)
         elif isinstance(message, Chosen):
-            replication.take_chosen(state, sender, message, metas)
+            catchup.take_chosen(state, sender, message, metas)
             election.prepare_if_granted(state)
             election.take_over(state)
         elif isinstance(message, FetchChosen):
-            replication.answer_fetch_chosen(state, sender, message)
+            catchup.answer_fetch_chosen(state, sender, message)
         elif isinstance(message, PrePromise):
             election.count_pre_promise(state, sender, message)
         elif isinstance(message, Nack) and message.ballot > state.ballot:
             state.enter_ballot(message.ballot)
-        replication.fetch_missing(state)
+        catchup.fetch_missing(state)
 
     def _take_question(self, sender: str, question: Question, metas: Sequence[Meta]) -> None:
         """A question of a lower ballot is refused by whoever answers it (PMMC, section 2.3)."""
@@ -269,7 +270,7 @@ class PaxosCore:
                 election.take_over(state)
             else:
                 election.time_out(state)
-        replication.fetch_missing(state)
+        catchup.fetch_missing(state)
 
     def propose(self, kind: Kind, size: int) -> EntryRef | None:
         """Propose one entry; no-ops first."""
@@ -293,7 +294,7 @@ class PaxosCore:
             election.count_own_promise(state)
         else:
             replication.count_own_acceptance(state, entries)
-        replication.fetch_missing(state)
+        catchup.fetch_missing(state)
 
     def sent(self, to: str, last_index: int, size: int) -> None:
         """Entries have left for this peer."""
@@ -303,13 +304,32 @@ class PaxosCore:
         """Entries for this peer did not leave: wait until it is heard, then send them again."""
         replication.note_lost(self.state, to)
 
+    def compacted(self, index: int) -> None:
+        """Send nothing up to this index any more."""
+        catchup.compact(self.state, index)
+
+    def install(self, now: int, base: EntryRef) -> bool:
+        """Go on behind a snapshot, in whatever role."""
+        state = self.state
+        state.now = now
+        if not catchup.install(state, base.index):
+            return False
+        election.prepare_if_granted(state)
+        election.take_over(state)
+        catchup.fetch_missing(state)
+        return True
+
+    def epoch_at(self, index: int) -> Epoch:
+        """Nothing is remembered of what is committed."""
+        return NO_EPOCH
+
     def has_ready(self) -> bool:
         """Whether `ready` would return anything new."""
         state = self.state
         role = state.role
         return (
             state.has_output
-            or replication.has_answers(state)
+            or catchup.has_answers(state)
             or (
                 isinstance(role, Leader)
                 and (replication.has_sends(state, role) or reads.are_due(state, role))
@@ -324,7 +344,7 @@ class PaxosCore:
         """
         state = self.state
         role = state.role
-        replication.send_answers(state)
+        catchup.send_answers(state)
         if isinstance(role, Leader):
             if reads.are_due(state, role):
                 reads.begin_round(state, role)

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from paxoslog.catchup import Fetching, choose_source
 from paxoslog.messages import (
     ENTRIES_PER_SEND_MAX,
     REPORTED_AHEAD_MAX,
@@ -36,8 +37,8 @@ from paxoslog.messages import (
     Promise,
 )
 from paxoslog.progress import Progress
-from paxoslog.replication import choose_source, propose_at, send_heartbeats
-from paxoslog.state import Adopted, Fetching, Leader, PreProposer, Proposer
+from paxoslog.replication import propose_at, send_heartbeats
+from paxoslog.state import Adopted, Leader, PreProposer, Proposer
 from replog.entry import NO_EPOCH, Epoch
 from replog.errors import PeerFault
 

@@ -38,6 +38,7 @@ class Observed(NamedTuple):
     """Of each index above the commit index, the ballot accepted there."""
     chosen: Set[int]
     """Those of them that are known to be chosen."""
+    base_index: int
     commit_index: int
     first_index: int
     matches: Mapping[str, int]
@@ -58,6 +59,7 @@ def observe(core: PaxosCore) -> Observed:
         state.leader,
         accepted,
         {index for index in accepted if state.log.is_chosen(index)},
+        state.log.base_index,
         state.log.commit_index,
         role.first_index if isinstance(role, Leader) else 0,
         {peer: acceptor.match_index for peer, acceptor in progress.items()},
@@ -100,6 +102,7 @@ def check_state(core: PaxosCore) -> None:
 def check_step(before: Observed, after: Observed) -> None:
     """Facts about what one step may change."""
     _require(before.ballot <= after.ballot, "the promise never falls")
+    _require(before.base_index <= after.base_index, "the base never falls")
     _require(before.commit_index <= after.commit_index, "the commit index never falls")
     _require(
         before.write_ids[0] <= after.write_ids[0] and before.write_ids[1] <= after.write_ids[1],
@@ -135,6 +138,10 @@ def _check_log(state: State) -> None:
     _require(
         log.last_index == max(accepted, default=log.commit_index),
         "the log ends with what was accepted last",
+    )
+    _require(
+        0 <= log.base_index <= log.commit_index,
+        "only what is chosen is compacted",
     )
     _require(
         all(index > log.commit_index for index in accepted),
@@ -178,6 +185,10 @@ def _check_leader(state: State, leader: Leader) -> None:
         _require(
             0 <= progress.match_index < progress.next_index <= log.last_index + 1,
             f"match and next index of {peer} are in order and within the log",
+        )
+        _require(
+            log.base_index <= progress.match_index,
+            f"nothing compacted is sent to {peer}",
         )
 
 

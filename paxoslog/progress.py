@@ -3,9 +3,10 @@
 Rules of this file:
 
 1. `match_index` only grows and `next_index` stays above it, within one ballot.
-2. The entries in the air are derived, `next_index - 1 - match_index`; their bytes are the sum of
+2. Nothing at or below the leader's base is ever sent: the match index is no lower.
+3. The entries in the air are derived, `next_index - 1 - match_index`; their bytes are the sum of
    the reports that no acknowledgement has covered yet.
-3. Every stop ends without a message that could be lost: heartbeats go out on a timer whatever the
+4. Every stop ends without a message that could be lost: heartbeats go out on a timer whatever the
    mode, and the first reply restarts an acceptor that is down or whose answer is overdue.
 
 An acceptor takes an entry whatever it has before it, so nothing needs to be found out first::
@@ -60,7 +61,7 @@ class Progress:
     def __init__(self, commit_index: int, now: int) -> None:
         self.match_index = 0
         """Up to here the acceptor has accepted, durably, whatever this leader proposes, or knows
-        what is chosen."""
+        what is chosen, or must learn it elsewhere."""
         self.next_index = 1
         """The first entry to send."""
         self.mode = Mode.REPLICATE
@@ -79,9 +80,16 @@ class Progress:
         self._asking = False
 
     def begin(self, base_index: int) -> None:
-        """What this leader proposes lies above `base_index`."""
-        self.match_index = max(self.match_index, base_index)
-        self.next_index = self.match_index + 1
+        """Nothing up to `base_index` is sent: what this leader proposes lies above it, or its value
+        is gone. The acceptor learns it elsewhere."""
+        if base_index <= self.match_index:
+            return
+        self.match_index = base_index
+        if self.next_index <= base_index:
+            self.next_index = base_index + 1
+            if self.mode is Mode.ASKED:
+                self._enter(Mode.PROBE)
+        self._land(base_index)
 
     def room(self, entries_max: int, bytes_max: int) -> int:
         """How many entries may be sent now; the last send may exceed `bytes_max`."""
@@ -130,8 +138,7 @@ class Progress:
         if self.mode is not Mode.REPLICATE and last_index >= self.next_index:
             self._enter(Mode.REPLICATE)
         self.next_index = max(self.next_index, last_index + 1)
-        while self._air and self._air[0][0] <= last_index:
-            self._air_bytes -= self._air.popleft()[1]
+        self._land(last_index)
 
     def missing(self, index: int) -> None:
         """The acceptor lacks the entry at `index`: send again from there.
@@ -156,6 +163,10 @@ class Progress:
         self.moved_at = now
         self._asking = True
         return self.match_index + 1, self.next_index - (self.mode is not Mode.ASKED)
+
+    def _land(self, last_index: int) -> None:
+        while self._air and self._air[0][0] <= last_index:
+            self._air_bytes -= self._air.popleft()[1]
 
     def _enter(self, mode: Mode) -> None:
         self.mode = mode

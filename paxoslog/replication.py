@@ -7,14 +7,12 @@ Rules of this file:
    than `ACCEPTED_AHEAD_MAX` above it: so much, at most, it must report and keep in memory.
 2. A commit index says which indexes are chosen, not which values: an acceptor takes its own value
    for the chosen one only if it accepted it at the ballot of the leader that says so. The others
-   are fetched from whoever knows them.
-3. A fetched value replaces what was accepted at a lower ballot only: at the ballot it comes with or
-   a higher one, the same was proposed (PMS 2.2, P2c).
-4. An entry is chosen when an accept quorum has accepted it at the same ballot: any entry, in any
+   are fetched from whoever knows them (`catchup`).
+3. An entry is chosen when an accept quorum has accepted it at the same ballot: any entry, in any
    order. The leader's own acceptance counts once it is on its disk, like any other.
-5. A leader proposes one value at an index, and sends nothing before it has proposed something at
+4. A leader proposes one value at an index, and sends nothing before it has proposed something at
    every index it must: from then on its ballot's entries have no gap.
-6. A leader that no accept quorum has answered for the longest election timeout steps down, and so
+5. A leader that no accept quorum has answered for the longest election timeout steps down, and so
    does one that cannot get a value it needs. What counts are answers: to be heard by others is not
    to hear them.
 """
@@ -28,20 +26,16 @@ from paxoslog.messages import (
     ENTRIES_PER_SEND_MAX,
     Accept,
     Accepted,
-    AcceptedValues,
     AskAccepted,
-    Chosen,
     Committed,
-    FetchAccepted,
-    FetchChosen,
     Heartbeat,
     HeartbeatReply,
     Missing,
     Nack,
 )
-from paxoslog.state import Fetching, Handed, Leader
+from paxoslog.state import Handed, Leader
 from replog.agreement import EntryRef
-from replog.entry import NO_EPOCH, Epoch, Kind
+from replog.entry import Epoch, Kind
 from replog.errors import PeerFault
 
 if TYPE_CHECKING:
@@ -49,7 +43,7 @@ if TYPE_CHECKING:
 
     from paxoslog.progress import Progress
     from paxoslog.state import State
-    from replog.agreement import Message, Meta, WriteEntry
+    from replog.agreement import Meta, WriteEntry
 
 # --- acceptor -------------------------------------------------------------------------------------
 
@@ -129,74 +123,6 @@ def _report_missing(state: State, leader: str, first: int, last: int) -> None:
         state.send(leader, Missing(state.ballot, missing, state.commit_index))
 
 
-# --- learner --------------------------------------------------------------------------------------
-
-
-def answer_fetch_chosen(state: State, sender: str, request: FetchChosen) -> None:
-    """Send a learner what is chosen, as soon as the host takes entries for it."""
-    if not 0 < request.first_index <= request.last_index:
-        raise PeerFault(f"{sender} fetches {request.first_index} to {request.last_index}")
-    state.asked[sender] = request
-
-
-def take_chosen(state: State, sender: str, message: Chosen, metas: Sequence[Meta]) -> None:
-    """Learn what is chosen, with its values (PMS, section 2.3)."""
-    if metas[-1].index > message.commit_index:
-        raise PeerFault(f"{sender} calls entries beyond {message.commit_index} chosen")
-    log = state.log
-    state.note_commit(sender, message.commit_index)
-    end = log.commit_index + ACCEPTED_AHEAD_MAX
-    news = [meta for meta in metas if meta.index <= end and not log.is_chosen(meta.index)]
-    if not news:
-        return
-    ballot = max([meta.epoch for meta in news])
-    if ballot > state.ballot:
-        # Nothing is stored above the promise. A leader of a lower ballot is one no longer.
-        state.enter_ballot(ballot)
-    for meta in news:
-        if log.ballot_at(meta.index) < meta.epoch:
-            state.accept(meta.index, meta.epoch, meta.epoch)
-        log.choose(meta.index)
-    if isinstance(state.role, Leader):
-        state.role.moved_at = state.now
-        _forget_chosen(state, state.role)
-
-
-def fetch_missing(state: State) -> None:
-    """Ask for the next chosen entries that this node lacks; another peer when overdue."""
-    log = state.log
-    if not state.is_behind or state.journal.entries_waiting >= ACCEPTED_AHEAD_MAX:
-        state.fetching = None  # what waits for the disk is held in memory: go on once it is durable
-        return
-    first = log.commit_index + 1
-    peers = [peer for peer, known in state.commit_known.items() if known >= first]
-    if state.leader in peers and state.fetching is None:
-        peers = [state.leader]
-    peer = choose_source(state, peers, state.fetching, first)
-    if peer is None:
-        return
-    end = min(state.commit_known[peer], log.commit_index + ENTRIES_PER_SEND_MAX)
-    last = first
-    while last < end and not log.is_chosen(last + 1):
-        last += 1
-    state.fetching = Fetching(peer, first, state.now)
-    state.send(peer, FetchChosen(first, last))
-
-
-def choose_source(
-    state: State, peers: Sequence[str], before: Fetching | None, first_index: int
-) -> str | None:
-    """Whom to ask for entries from `first_index` on: the same as before while its answers bring
-    something, the next when one is overdue; None while it is not."""
-    if before is None:
-        return peers[0]
-    if before.first_index != first_index:
-        return before.peer if before.peer in peers else peers[0]
-    if state.now - before.asked_at < state.tuning.retransmit_ms:
-        return None
-    return next((peer for peer in sorted(peers) if peer > before.peer), min(peers))
-
-
 # --- leader: proposals and choice -----------------------------------------------------------------
 
 
@@ -272,11 +198,6 @@ def _count(state: State, leader: Leader, index: int, acceptor: str) -> None:
     if state.quorums.can_commit(accepted_by):
         del leader.accepted_by[index]
         state.log.choose(index)
-
-
-def _forget_chosen(state: State, leader: Leader) -> None:
-    for index in [index for index in leader.accepted_by if state.log.is_chosen(index)]:
-        del leader.accepted_by[index]
 
 
 # --- leader: answers ------------------------------------------------------------------------------
@@ -401,20 +322,6 @@ def send_commit_notices(state: State, leader: Leader) -> None:
             state.send(peer, Committed(leader.ballot, commit_index))
 
 
-def has_answers(state: State) -> bool:
-    """Whether `send_answers` has anything to send."""
-    return any(peer not in state.handed for peer in state.asked)
-
-
-def send_answers(state: State) -> None:
-    """To each peer that has fetched entries, what this node has of them."""
-    for peer in [peer for peer in state.asked if peer not in state.handed]:
-        message, refs = _fetched(state, state.asked.pop(peer))
-        if refs:
-            state.send(peer, message, refs)
-            state.handed[peer] = Handed(NO_EPOCH, refs[0].index, refs[-1].index)
-
-
 def note_sent(state: State, to: str, last_index: int, size: int) -> None:
     """The host has sent the entries it was handed for this peer, up to `last_index`."""
     handed = state.handed.pop(to, None)
@@ -436,7 +343,7 @@ def note_lost(state: State, to: str) -> None:
 
 def _tellable(state: State, leader: Leader, progress: Progress) -> int:
     """The commit index, as far as the acceptor has what this leader proposes: the rest of it is on
-    its way, and must not be fetched."""
+    its way, and must not be fetched. What is compacted is not."""
     if not leader.first_index:
         return state.commit_index
     return min(state.commit_index, progress.match_index)
@@ -449,27 +356,3 @@ def _sendable(state: State, peer: str, progress: Progress) -> int:
     tuning = state.tuning
     room = progress.room(tuning.inflight_entries_max, tuning.inflight_bytes_max)
     return min(room, state.log.last_index + 1 - progress.next_index, ENTRIES_PER_SEND_MAX)
-
-
-def _fetched(
-    state: State, request: FetchChosen | FetchAccepted
-) -> tuple[Message, tuple[EntryRef, ...]]:
-    """The answer to a fetch, and the entries beside it; none when there is nothing to send.
-
-    What is chosen by now is sent as such, whatever was asked for.
-    """
-    first = request.first_index
-    if isinstance(request, FetchAccepted) and first > state.commit_index:
-        refs: list[EntryRef] = []
-        for index, ballot in enumerate(request.ballots, start=first):
-            if state.log.ballot_at(index) != ballot:
-                break
-            refs.append(EntryRef(index, ballot))
-        return AcceptedValues(request.ballot), tuple(refs)
-    if isinstance(request, FetchAccepted):
-        last = first + len(request.ballots) - 1
-    else:
-        last = min(request.last_index, first + ENTRIES_PER_SEND_MAX - 1)
-    last = min(last, state.commit_index)
-    chosen = [EntryRef(index, NO_EPOCH) for index in range(first, last + 1)]
-    return Chosen(state.commit_index), tuple(chosen)

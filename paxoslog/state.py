@@ -8,7 +8,9 @@ Rules of this file:
 3. What was accepted at an index is replaced only at a higher ballot, and never at or below the
    commit index.
 4. The commit index never falls, and passes only over indexes that are chosen.
-5. A role is a value: what only a proposer or only a leader knows cannot outlive its role.
+5. Of what lies at or below the base not even the values are here: they are compacted, or a snapshot
+   took their place. The base never falls, and never passes the commit index.
+6. A role is a value: what only a proposer or only a leader knows cannot outlive its role.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from replog.rounds import Rounds
 if TYPE_CHECKING:
     from random import Random
 
+    from paxoslog.catchup import Fetching
     from paxoslog.core import MultiPaxos
     from paxoslog.progress import Progress
 
@@ -37,11 +40,15 @@ class Log:
     Of what lies at or below the commit index nothing is remembered: it will never change.
     """
 
-    __slots__ = ("_accepted", "_chosen", "commit_index", "last_index")
+    __slots__ = ("_accepted", "_chosen", "base_index", "commit_index", "last_index")
 
-    def __init__(self, commit_index: int, accepted: tuple[EntryRef, ...]) -> None:
+    def __init__(
+        self, commit_index: int, accepted: tuple[EntryRef, ...], base_index: int = 0
+    ) -> None:
         self._accepted = dict(accepted)
         self._chosen: set[int] = set()
+        self.base_index = base_index
+        """The values of all entries up to here are gone."""
         self.commit_index = commit_index
         self.last_index = max(self._accepted, default=commit_index)
 
@@ -96,6 +103,25 @@ class Log:
             self._chosen.remove(self.commit_index)
             del self._accepted[self.commit_index]
 
+    def compact(self, base_index: int) -> None:
+        """The values of all entries up to `base_index` are gone."""
+        if base_index > self.commit_index:
+            raise InvariantBroken(f"base {base_index} above commit index {self.commit_index}")
+        self.base_index = base_index
+
+    def install(self, base_index: int) -> None:
+        """Everything up to `base_index` is chosen, and its values are not here. What is accepted
+        above stays: it is this acceptor's word."""
+        if base_index <= self.commit_index:
+            raise InvariantBroken(f"the commit index falls from {self.commit_index}: {base_index}")
+        for index in [index for index in self._accepted if index <= base_index]:
+            del self._accepted[index]
+            self._chosen.discard(index)
+        self.base_index = self.commit_index = base_index
+        self.last_index = max(self.last_index, base_index)
+        if base_index + 1 in self._chosen:
+            self.choose(base_index + 1)  # the commit index follows
+
 
 class Journal:
     """What the disk has been asked to hold, and how much of it is there."""
@@ -103,6 +129,7 @@ class Journal:
     __slots__ = (
         "_closed",
         "_entries",
+        "_install",
         "_issued",
         "_promise",
         "durable_write_id",
@@ -119,6 +146,7 @@ class Journal:
         self._issued: deque[Write] = deque()
         self._closed: list[Write] = []
         self._promise: Epoch | None = None
+        self._install: int | None = None
         self._entries: list[WriteEntry] = []
 
     @property
@@ -132,6 +160,13 @@ class Journal:
             self._close()
         self._begin()
         self._promise = promise
+
+    def install(self, base_index: int) -> None:
+        """Begin the log anew behind `base_index`."""
+        if self._entries or self._install is not None:
+            self._close()
+        self._begin()
+        self._install = base_index
 
     def accept(self, index: int, ballot: Epoch, source: Epoch) -> None:
         """Store an entry, whose bytes are those of (`index`, `source`), at `index`."""
@@ -164,26 +199,19 @@ class Journal:
 
     @property
     def _open(self) -> bool:
-        return bool(self._entries) or self._promise is not None
+        return bool(self._entries) or self._promise is not None or self._install is not None
 
     def _begin(self) -> None:
         if not self._open:
             self.last_write_id += 1
 
     def _close(self) -> None:
-        write = Write(self.last_write_id, self._promise, None, tuple(self._entries))
+        entries = tuple(self._entries)
+        write = Write(self.last_write_id, self._promise, None, entries, self._install)
         self._closed.append(write)
         self._issued.append(write)
-        self._promise = None
+        self._promise = self._install = None
         self._entries.clear()
-
-
-class Fetching(NamedTuple):
-    """Entries asked for at a peer."""
-
-    peer: str
-    first_index: int
-    asked_at: int
 
 
 class Adopted(NamedTuple):
@@ -266,6 +294,7 @@ class State:
         "_reads",
         "_reads_failed",
         "_sends",
+        "_snapshots_for",
         "asked",
         "ballot",
         "commit_known",
@@ -301,7 +330,7 @@ class State:
         self.now = now
         self.ballot = restored.promise
         """The highest ballot that this node obeys: its promise."""
-        self.log = Log(restored.commit_index, restored.accepted)
+        self.log = Log(restored.commit_index, restored.accepted, restored.base.index)
         self.journal = Journal()
         self.role: Acceptor | PreProposer | Proposer | Leader = Acceptor()
         self.leader: str | None = None
@@ -327,6 +356,7 @@ class State:
         self._sends: list[Send] = []
         self._reads: list[ReadState] = []
         self._reads_failed: list[int] = []
+        self._snapshots_for: list[str] = []
         self._commit_given = restored.commit_index
         self.restart_election_timer()
         if not self.others:
@@ -385,6 +415,11 @@ class State:
         self.log.accept(index, ballot)
         self.journal.accept(index, ballot, source)
 
+    def install(self, base_index: int) -> None:
+        """Begin the log behind `base_index`, here and on its way to the disk."""
+        self.log.install(base_index)
+        self.journal.install(base_index)
+
     def note_commit(self, peer: str, commit_index: int) -> None:
         """A peer knows everything up to `commit_index` to be chosen."""
         if commit_index > self.commit_known[peer]:
@@ -405,6 +440,10 @@ class State:
     def promise(self, to: str, message: Message) -> None:
         """A message that promises something: it leaves once every write so far is durable."""
         self._sends.append(Send(to, message, self.journal.last_write_id))
+
+    def offer_snapshot(self, to: str) -> None:
+        """Name a peer that lacks entries which are compacted here."""
+        self._snapshots_for.append(to)
 
     def confirm_reads(self, confirmed: list[ReadState]) -> None:
         """Hand out confirmed reads."""
@@ -429,10 +468,12 @@ class State:
             self.log.commit_index,
             tuple(self._reads),
             tuple(self._reads_failed),
+            tuple(self._snapshots_for),
         )
         self._sends.clear()
         self._reads.clear()
         self._reads_failed.clear()
+        self._snapshots_for.clear()
         self._commit_given = self.log.commit_index
         return ready
 
@@ -442,8 +483,10 @@ def check_restored(node: str, restored: Restored) -> None:
     voters, commit_index = restored.membership.voters, restored.commit_index
     if node not in voters:
         raise InvariantBroken(f"{node} is not among the voters {sorted(voters)}")
+    if not 0 <= restored.base.index <= commit_index:
+        raise InvariantBroken(f"base {restored.base.index} and commit index {commit_index}")
     indexes = [commit_index, *[ref.index for ref in restored.accepted]]
-    if commit_index < 0 or any(low >= high for low, high in pairwise(indexes)):
+    if any(low >= high for low, high in pairwise(indexes)):
         raise InvariantBroken(f"entries at {indexes[1:]} do not follow commit index {commit_index}")
     if indexes[-1] != restored.last_index:
         raise InvariantBroken(f"a log that ends at {restored.last_index} ends at {indexes[-1]}")

@@ -5,7 +5,8 @@ The first entry of a term belongs to the host, for payloads do: when `leadership
 takes no records; from then on `first_index` is the no-op's index.
 
 Terms, votes and roles: `election`. The log: `replication`, with one `progress` for each follower.
-Confirmed reads: `reads`. What all of them change: `state`.
+Snapshots instead of what is compacted: `catchup`. Confirmed reads: `reads`. What all of them
+change: `state`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raftlog import election, reads, replication
+from raftlog import catchup, election, reads, replication
+from raftlog.invariants import check_restored
 from raftlog.messages import (
     MESSAGES,
     Appended,
@@ -101,6 +103,7 @@ class Raft:
 
     def core(self, node: str, restored: Restored, now: int, random: Random) -> Core:
         """One member's core. Raises `InvariantBroken` for a state no core has left behind."""
+        check_restored(node, restored)
         return RaftCore(State(node, restored, now, random, self))
 
 
@@ -232,6 +235,20 @@ class RaftCore:
     def lost(self, to: str) -> None:
         """Entries for this peer did not leave: wait until it is heard, then probe."""
         replication.note_lost(self.state, to)
+
+    def compacted(self, index: int) -> None:
+        """Entries up to here are gone."""
+        catchup.compact(self.state, index)
+
+    def install(self, now: int, base: EntryRef) -> bool:
+        """A snapshot stands for every entry up to `base`."""
+        state = self.state
+        state.now = now
+        return catchup.install(state, base)
+
+    def epoch_at(self, index: int) -> Epoch:
+        """The epoch of an entry that is not compacted, or of the base."""
+        return self.state.log.epoch_at(index)
 
     def has_ready(self) -> bool:
         """Whether `ready` would return anything new."""

@@ -1,8 +1,8 @@
 """What must hold of one member at every moment, and between any two.
 
-Facts about one state, and about two successive states of one member; the facts that relate members
-(one leader per term, equal committed entries) belong to whoever watches all of them. Tests and the
-simulator check after every step::
+Facts about what a member starts from, about one state, and about two successive states; the facts
+that relate members (one leader per term, equal committed entries) belong to whoever watches all of
+them. `check_restored` runs at every start; tests and the simulator check after every step::
 
     before = observe(core)
     core.receive(...)
@@ -14,11 +14,10 @@ Every breach raises `InvariantBroken`.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from operator import itemgetter
+from operator import lt
 from typing import TYPE_CHECKING, NamedTuple
 
-from raftlog.state import Candidate, Leader, PreCandidate, ascends
+from raftlog.state import Candidate, Leader, Log, PreCandidate
 from replog.entry import Epoch
 from replog.errors import InvariantBroken
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from raftlog.core import RaftCore
     from raftlog.state import State
+    from replog.agreement import EntryRef, Restored
 
 
 class Observed(NamedTuple):
@@ -36,6 +36,7 @@ class Observed(NamedTuple):
     vote: str
     leads: bool
     leader: str | None
+    base: EntryRef
     runs: tuple[tuple[int, Epoch], ...]
     last_index: int
     commit_index: int
@@ -57,6 +58,7 @@ def observe(core: RaftCore) -> Observed:
         state.vote,
         leads,
         state.leader,
+        state.log.base,
         state.log.runs(),
         state.log.last_index,
         state.commit_index,
@@ -64,6 +66,29 @@ def observe(core: RaftCore) -> Observed:
         {peer: follower.match_index for peer, follower in progress.items()},
         (state.journal.last_write_id, state.journal.durable_write_id),
     )
+
+
+def check_restored(node: str, restored: Restored) -> None:
+    """Raise `InvariantBroken` for a durable state that no run of this program leaves behind."""
+    voters, last_index, base = restored.membership.voters, restored.last_index, restored.base
+    if node not in voters:
+        raise InvariantBroken(f"{node} is not among the voters {sorted(voters)}")
+    if not _fits(restored.epochs, last_index, base):
+        raise InvariantBroken(
+            f"epochs {restored.epochs} cannot be those of the entries behind {base} up to "
+            f"{last_index}"
+        )
+    last_term = Log(restored.epochs, last_index, base).last_term
+    if last_term > restored.promise.number:
+        raise InvariantBroken(
+            f"an entry of term {last_term} in a log whose node knows only term "
+            f"{restored.promise.number}"
+        )
+    if not base.index <= restored.commit_index <= last_index:
+        raise InvariantBroken(
+            f"everything up to {restored.commit_index} was delivered from a log behind "
+            f"{base.index} up to {last_index}"
+        )
 
 
 def check_state(core: RaftCore) -> None:
@@ -101,8 +126,10 @@ def check_step(before: Observed, after: Observed) -> None:
         before.write_ids[0] <= after.write_ids[0] and before.write_ids[1] <= after.write_ids[1],
         "write ids never fall",
     )
+    _require(before.base.index <= after.base.index, "what is compacted never comes back")
     _require(
-        _prefix(before, before.commit_index) == _prefix(after, before.commit_index),
+        _between(before, after.base.index, before.commit_index)
+        == _between(after, after.base.index, before.commit_index),
         "a committed entry never changes (paper, figure 3: state machine safety)",
     )
     if before.term != after.term:
@@ -114,7 +141,8 @@ def check_step(before: Observed, after: Observed) -> None:
     )
     if before.leads and after.leads:
         _require(
-            _prefix(after, before.last_index) == before.runs,
+            _between(after, after.base.index, before.last_index)
+            == _between(before, after.base.index, before.last_index),
             "a leader only appends to its log (figure 3: leader append-only)",
         )
         _require(
@@ -125,16 +153,16 @@ def check_step(before: Observed, after: Observed) -> None:
 
 
 def _check_log(state: State) -> None:
-    runs, last_index = state.log.runs(), state.log.last_index
-    firsts = [first for first, _ in runs]
-    _require(firsts[:1] == ([1] if last_index else []), "a log begins at index 1")
-    _require(ascends([*firsts, last_index + 1]), "runs of epochs ascend to the end of the log")
-    terms = [epoch.number for _, epoch in runs]
+    log, last_index = state.log, state.log.last_index
     _require(
-        ascends([0, *terms, state.term + 1]),
-        "terms ascend along the log and do not exceed the current one",
+        _fits(log.runs(), last_index, log.base),
+        "runs of epochs lead from the base of a log to its end, and terms ascend along it",
     )
-    _require(0 <= state.commit_index <= last_index, "what is committed is in the log")
+    _require(log.last_term <= state.term, "no entry is of a term beyond the current one")
+    _require(
+        log.base.index <= state.commit_index <= last_index,
+        "what is compacted is committed, and what is committed is in the log",
+    )
     _require(0 <= state.journal.durable_index <= last_index, "what is durable is in the log")
 
 
@@ -147,19 +175,51 @@ def _check_leader(state: State, leader: Leader) -> None:
             0 <= progress.match_index < progress.next_index <= state.log.last_index + 1,
             f"match and next index of {peer} are in order and within the log",
         )
+        _require(
+            state.log.base.index < progress.next_index,
+            f"what {peer} is sent next is not compacted",
+        )
     first = leader.first_index
-    if first:
+    if first > state.log.base.index:
         _require(
             state.log.term_at(first - 1) < state.term and state.log.epoch_at(first) == leader.epoch,
             "the first entry of a leadership is the first of its term",
         )
-    else:
+    elif not first:
         _require(state.log.last_term < state.term, "a new leader's term has no entries yet")
 
 
-def _prefix(observed: Observed, last_index: int) -> tuple[tuple[int, Epoch], ...]:
-    """The runs of the entries up to `last_index`."""
-    return observed.runs[: bisect_right(observed.runs, last_index, key=itemgetter(0))]
+def _between(observed: Observed, first: int, last: int) -> list[tuple[int, Epoch]]:
+    """The runs of the entries from `first` to `last`, the base being one of them."""
+    runs: list[tuple[int, Epoch]] = []
+    for begin, epoch in (observed.base, *observed.runs):
+        if not begin <= last >= first:
+            break
+        if begin <= first:
+            runs = [(first, epoch)]
+        elif epoch != runs[-1][1]:
+            runs.append((begin, epoch))
+    return runs
+
+
+def _fits(runs: tuple[tuple[int, Epoch], ...], last_index: int, base: EntryRef) -> bool:
+    """Whether these runs lead from the base to the end of a log, their terms ascending."""
+    firsts = [first for first, _ in runs]
+    epochs = [base.epoch, *[epoch for _, epoch in runs]]
+    if base.index and epochs[1:2] == epochs[:1]:
+        del epochs[0]  # the base has cut this run
+    return (
+        base.index >= 0
+        and (base.index == 0) == (base.epoch.number == 0)
+        and firsts[:1] == ([base.index + 1] if base.index < last_index else [])
+        and _ascends([base.index, *firsts, last_index + 1])
+        and _ascends([epoch.number for epoch in epochs])
+    )
+
+
+def _ascends(numbers: list[int]) -> bool:
+    """Whether each number is higher than the one before it."""
+    return all(map(lt, numbers, numbers[1:]))
 
 
 def _require(fact: bool, words: str) -> None:  # noqa: FBT001 - reads as a sentence

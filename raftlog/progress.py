@@ -7,6 +7,8 @@ Rules of this file:
    the reports that no acknowledgement has covered yet.
 3. Every stop ends without a message that could be lost: heartbeats go out on a timer whatever the
    mode, and the first reply restarts a follower that is down or whose acknowledgement is overdue.
+4. A follower that needs a snapshot is `ASKED` whether its log holds the leader's base, once each
+   time the answer is overdue, until it does.
 
 ::
 
@@ -49,6 +51,7 @@ class Progress:
         "mode",
         "moved_at",
         "next_index",
+        "offered_at",
     )
 
     def __init__(self, next_index: int, now: int) -> None:
@@ -63,6 +66,8 @@ class Progress:
         """When something was last put into the empty air, acknowledged, or asked for again."""
         self.commit_told = 0
         """The commit index that the follower has been told or can derive from what it was sent."""
+        self.offered_at: int | None = None
+        """When it was last offered a snapshot."""
         self._air: deque[tuple[int, int]] = deque()
         self._air_bytes = 0
 
@@ -109,16 +114,38 @@ class Progress:
             self._air_bytes -= self._air.popleft()[1]
         return True
 
-    def stale_refusal(self, previous_index: int) -> bool:
-        """Whether a refusal answers something that has been settled or asked anew since."""
-        if self.mode is Mode.REPLICATE:
-            return not self.match_index < previous_index < self.next_index
-        return previous_index != self.next_index - 1 or previous_index <= self.match_index
+    def stale_refusal(self, previous_index: int, base_index: int) -> bool:
+        """Whether a refusal answers something that has been settled or asked anew since.
+
+        What is compacted cannot be asked again: a refusal of that stays a refusal of the base.
+        """
+        if not self.match_index < previous_index < self.next_index:
+            return True
+        asked = self.mode is Mode.REPLICATE or previous_index == self.next_index - 1
+        return not asked and previous_index >= base_index
 
     def refused(self, next_index: int) -> None:
         """The logs part: probe again from `next_index`, but never at or below the match."""
         self.next_index = max(self.match_index + 1, next_index)
         self._enter(Mode.PROBE)
+
+    def skip_to(self, next_index: int) -> None:
+        """What lies below `next_index` is compacted: probe from there, unless an answer to an
+        earlier question is still to come."""
+        if self.next_index < next_index:
+            self.next_index = next_index
+            if self.mode is Mode.REPLICATE:
+                self._enter(Mode.PROBE)
+
+    def lacks(self, next_index: int, now: int, again_ms: int) -> bool:
+        """The follower cannot take `next_index`, the first entry that is left, before a snapshot;
+        whether to offer it one now."""
+        self.next_index = next_index
+        self._enter(Mode.ASKED)
+        if self.offered_at is not None and now - self.offered_at < again_ms:
+            return False
+        self.offered_at = self.moved_at = now
+        return True
 
     def overdue(self, now: int, after_ms: int) -> bool:
         """Whether the answer to something sent is missing after `after_ms` without progress."""

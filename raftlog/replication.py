@@ -4,7 +4,8 @@ Rules of this file:
 
 1. A follower takes entries only right after one on which it agrees with the leader by index and
    term; entries it already holds are skipped, and it drops its own only from the first that
-   conflicts. So a late or repeated append takes nothing away.
+   conflicts. So a late or repeated append takes nothing away. What is compacted is committed, so
+   every leader holds it too (section 5.4.3): there nothing is compared.
 2. A follower commits no more than this leader is known to agree with it on.
 3. A leader commits by counting copies only an entry of its own term; earlier ones are committed
    with it (section 5.4.2, figure 8). Its own copy counts once it is on its disk, like any other.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raftlog import catchup
 from raftlog.messages import (
     Appended,
     AppendEntries,
@@ -52,12 +54,16 @@ def answer_append(state: State, sender: str, append: AppendEntries, metas: Seque
         return
     state.obey(sender, append.term)
     log = state.log
-    if previous > log.last_index or log.term_at(previous) != append.previous_term:
+    base_index = log.base.index
+    if previous > log.last_index or (
+        previous >= base_index and log.term_at(previous) != append.previous_term
+    ):
         hint = log.last_at_most(min(previous, log.last_index), append.previous_term)
+        hint = max(hint, base_index)
         state.promise(sender, AppendRefused(state.term, previous, hint, log.term_at(hint)))
         return
     _take_entries(state, metas)
-    verified = previous + len(metas)
+    verified = max(previous + len(metas), base_index)
     state.commit(min(append.commit_index, verified))
     state.promise(sender, Appended(state.term, verified))
 
@@ -96,6 +102,9 @@ def _take_entries(state: State, metas: Sequence[Meta]) -> None:
     for meta in metas:
         if meta.index > log.last_index:
             break
+        if meta.index <= log.base.index:
+            known += 1
+            continue
         epoch = log.epoch_at(meta.index)
         if meta.epoch.number != epoch.number:
             state.truncate(meta.index)
@@ -214,9 +223,13 @@ def repair(state: State, sender: str, answer: AppendRefused) -> None:
         raise PeerFault(f"{sender} refuses {previous} and hints at {hint_index}")
     progress = leader.progress[sender]
     progress.heard(state.now)
-    if not progress.stale_refusal(previous):
+    base_index = state.log.base.index
+    if not progress.stale_refusal(previous, base_index):
         agreed = state.log.last_at_most(min(hint_index, previous - 1), answer.hint_term)
-        progress.refused(agreed + 1)
+        if max(agreed, progress.match_index) < base_index:
+            catchup.offer_snapshot(state, sender, progress)
+        else:
+            progress.refused(agreed + 1)
     _ask_again_if_overdue(state, sender, progress)
 
 

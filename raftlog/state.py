@@ -16,7 +16,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
-from operator import lt
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from raftlog.progress import Progress
@@ -30,43 +29,55 @@ if TYPE_CHECKING:
 
     from raftlog.core import Raft
 
+NO_BASE = EntryRef(0, NO_EPOCH)
+"""Of a whole log."""
+
 
 class Log:
-    """Which epoch each index has, in runs; no payload."""
+    """Which epoch each index behind the base has, in runs; no payload."""
 
-    __slots__ = ("_epochs", "_firsts", "last_index")
+    __slots__ = ("_epochs", "_firsts", "base", "last_index")
 
-    def __init__(self, runs: tuple[tuple[int, Epoch], ...], last_index: int) -> None:
+    def __init__(
+        self, runs: tuple[tuple[int, Epoch], ...], last_index: int, base: EntryRef = NO_BASE
+    ) -> None:
         self._firsts = [first for first, _ in runs]
         self._epochs = [epoch for _, epoch in runs]
+        self.base = base
+        """The last entry that is compacted."""
         self.last_index = last_index
 
     @property
     def last_term(self) -> int:
-        """The term of the last entry; 0 for an empty log."""
-        return self._epochs[-1].number if self._epochs else 0
+        """The term of the last entry; the base's for an empty log."""
+        return self._epochs[-1].number if self._epochs else self.base.epoch.number
 
     def runs(self) -> tuple[tuple[int, Epoch], ...]:
         """(first index, epoch) of each run, ascending."""
         return tuple(zip(self._firsts, self._epochs, strict=True))
 
     def epoch_at(self, index: int) -> Epoch:
-        """The epoch of an entry; that of index 0 is `NO_EPOCH`."""
-        if not 0 <= index <= self.last_index:
-            raise InvariantBroken(f"no entry at {index} in a log that ends at {self.last_index}")
+        """The epoch of an entry, or of the base."""
+        base = self.base
+        if not base.index <= index <= self.last_index:
+            raise InvariantBroken(f"no entry at {index} behind {base} up to {self.last_index}")
         place = bisect_right(self._firsts, index)
-        return self._epochs[place - 1] if place else NO_EPOCH
+        return self._epochs[place - 1] if place else base.epoch
 
     def term_at(self, index: int) -> int:
-        """The term of an entry; 0 for index 0."""
+        """The term of an entry, or of the base."""
         return self.epoch_at(index).number
 
     def last_at_most(self, index: int, term: int) -> int:
-        """The highest index up to `index` whose term is not above `term`; 0 when there is none."""
+        """The highest index up to `index` whose term is not above `term`; when that is compacted,
+        the one below the base."""
         place = bisect_right(self._firsts, index)
         while place and self._epochs[place - 1].number > term:
             place -= 1
             index = self._firsts[place] - 1
+        base = self.base
+        if not place and (index < base.index or base.epoch.number > term):
+            return base.index - 1
         return index
 
     def refs(self, first: int, last: int) -> tuple[EntryRef, ...]:
@@ -92,6 +103,23 @@ class Log:
             self._epochs.pop()
         self.last_index = first - 1
 
+    def compact(self, index: int) -> None:
+        """Drop every entry up to `index`, which becomes the base."""
+        self.base = EntryRef(index, self.epoch_at(index))
+        place = bisect_right(self._firsts, index)
+        end = self._firsts[place] if place < len(self._firsts) else self.last_index + 1
+        if end > index + 1:
+            place -= 1  # its run goes on
+            self._firsts[place] = index + 1
+        del self._firsts[:place], self._epochs[:place]
+
+    def begin_behind(self, base: EntryRef) -> None:
+        """Drop every entry; the next one follows `base`."""
+        self._firsts.clear()
+        self._epochs.clear()
+        self.base = base
+        self.last_index = base.index
+
 
 class Journal:
     """What the disk has been asked to hold, and how much of it is there."""
@@ -99,6 +127,7 @@ class Journal:
     __slots__ = (
         "_closed",
         "_entries",
+        "_install",
         "_issued",
         "_last_index",
         "_promise",
@@ -119,6 +148,7 @@ class Journal:
         self._closed: list[Write] = []
         self._promise: Epoch | None = None
         self._truncate_from: int | None = None
+        self._install: int | None = None
         self._entries: list[WriteEntry] = []
 
     @property
@@ -128,14 +158,14 @@ class Journal:
 
     def promise(self, promise: Epoch) -> None:
         """Replace the promise."""
-        if self._truncate_from is not None or self._entries:
+        if self._changes_log:
             self._close()
         self._begin()
         self._promise = promise
 
     def truncate(self, first: int) -> None:
         """Drop every entry from `first` on."""
-        if self._truncate_from is not None or self._entries:
+        if self._changes_log:
             self._close()
         self._begin()
         self._truncate_from = first
@@ -143,6 +173,14 @@ class Journal:
         self.durable_index = min(self.durable_index, first - 1)
         for issued in self._issued:
             issued[1] = min(issued[1], first - 1)
+
+    def install(self, index: int) -> None:
+        """Drop every entry up to `index`, which a snapshot stands for from then on."""
+        if self._install is not None or self._entries:
+            self._close()
+        self._begin()
+        self._install = index
+        self._last_index = max(self._last_index, index)
 
     def append(self, index: int, epoch: Epoch) -> None:
         """Add the entry that follows the last."""
@@ -170,7 +208,11 @@ class Journal:
 
     @property
     def _open(self) -> bool:
-        return bool(self._entries) or self._promise is not None or self._truncate_from is not None
+        return self._changes_log or self._promise is not None
+
+    @property
+    def _changes_log(self) -> bool:
+        return bool(self._entries) or self._truncate_from is not None or self._install is not None
 
     def _begin(self) -> None:
         if not self._open:
@@ -178,11 +220,18 @@ class Journal:
 
     def _close(self) -> None:
         self._closed.append(
-            Write(self.last_write_id, self._promise, self._truncate_from, tuple(self._entries))
+            Write(
+                self.last_write_id,
+                self._promise,
+                self._truncate_from,
+                tuple(self._entries),
+                self._install,
+            )
         )
         self._issued.append([self.last_write_id, self._last_index])
         self._promise = None
         self._truncate_from = None
+        self._install = None
         self._entries.clear()
 
 
@@ -242,6 +291,7 @@ class State:
         "_reads",
         "_reads_failed",
         "_sends",
+        "_snapshots_for",
         "commit_index",
         "deadline",
         "handed",
@@ -264,7 +314,6 @@ class State:
     def __init__(
         self, node: str, restored: Restored, now: int, random: Random, tuning: Raft
     ) -> None:
-        check_restored(node, restored)
         self.node = node
         self.quorums = restored.membership.quorums
         self.others = restored.membership.others(node)
@@ -272,7 +321,7 @@ class State:
         self.random = random
         self.now = now
         self.term, self.vote = restored.promise
-        self.log = Log(restored.epochs, restored.last_index)
+        self.log = Log(restored.epochs, restored.last_index, restored.base)
         self.journal = Journal(restored.last_index)
         self.commit_index = restored.commit_index
         self.role: Follower | PreCandidate | Candidate | Leader = Follower()
@@ -286,6 +335,7 @@ class State:
         self._sends: list[Send] = []
         self._reads: list[ReadState] = []
         self._reads_failed: list[int] = []
+        self._snapshots_for: list[str] = []
         self._commit_given = restored.commit_index
         self.restart_election_timer()
         if not self.others:
@@ -316,6 +366,7 @@ class State:
         """Be a follower in the same term; the vote stays."""
         if isinstance(self.role, Leader):
             self._reads_failed += self.role.reads.abandon()
+            self._snapshots_for.clear()
             self.leader = None
             self.restart_election_timer()
         self.role = Follower()
@@ -365,6 +416,19 @@ class State:
             raise InvariantBroken(f"{index} committed, but the log ends at {self.log.last_index}")
         self.commit_index = max(self.commit_index, index)
 
+    def install(self, base: EntryRef) -> None:
+        """A snapshot stands for every entry up to `base`, and all of them are committed. What
+        follows is kept behind that very entry, and else dropped (section 7)."""
+        log = self.log
+        if base.index <= log.last_index and log.epoch_at(base.index) == base.epoch:
+            log.compact(base.index)
+        else:
+            if self.commit_index < log.last_index:
+                self.truncate(self.commit_index + 1)
+            log.begin_behind(base)
+        self.journal.install(base.index)
+        self.commit(base.index)
+
     # --- output -----------------------------------------------------------------------------------
 
     def send(self, to: str, message: Message, entries: tuple[EntryRef, ...] = ()) -> None:
@@ -374,6 +438,11 @@ class State:
     def promise(self, to: str, message: Message) -> None:
         """A message that promises something: it leaves once every write so far is durable."""
         self._sends.append(Send(to, message, self.journal.last_write_id))
+
+    def offer_snapshot(self, to: str) -> None:
+        """A peer needs what is compacted here."""
+        if to not in self._snapshots_for:
+            self._snapshots_for.append(to)
 
     def confirm_reads(self, confirmed: list[ReadState]) -> None:
         """Hand out confirmed reads."""
@@ -386,6 +455,7 @@ class State:
             self._sends
             or self._reads
             or self._reads_failed
+            or self._snapshots_for
             or self.commit_index > self._commit_given
             or not self.journal.empty
         )
@@ -398,39 +468,11 @@ class State:
             self.commit_index,
             tuple(self._reads),
             tuple(self._reads_failed),
+            tuple(self._snapshots_for),
         )
         self._sends.clear()
         self._reads.clear()
         self._reads_failed.clear()
+        self._snapshots_for.clear()
         self._commit_given = self.commit_index
         return ready
-
-
-def check_restored(node: str, restored: Restored) -> None:
-    """Raise `InvariantBroken` for a durable state that no run of this program leaves behind."""
-    voters, last_index = restored.membership.voters, restored.last_index
-    if node not in voters:
-        raise InvariantBroken(f"{node} is not among the voters {sorted(voters)}")
-    firsts = [first for first, _ in restored.epochs]
-    terms = [epoch.number for _, epoch in restored.epochs]
-    if (
-        firsts[:1] != ([1] if last_index else [])
-        or not ascends([*firsts, last_index + 1])
-        or not ascends([0, *terms])
-    ):
-        raise InvariantBroken(f"epochs {restored.epochs} cannot be those of {last_index} entries")
-    if terms and terms[-1] > restored.promise.number:
-        raise InvariantBroken(
-            f"an entry of term {terms[-1]} in a log whose node knows only term "
-            f"{restored.promise.number}"
-        )
-    if not 0 <= restored.commit_index <= last_index:
-        raise InvariantBroken(
-            f"everything up to {restored.commit_index} was delivered from a log that ends at "
-            f"{last_index}"
-        )
-
-
-def ascends(numbers: list[int]) -> bool:
-    """Whether each number is higher than the one before it."""
-    return all(map(lt, numbers, numbers[1:]))

@@ -46,10 +46,13 @@ if TYPE_CHECKING:
     from replog.log import ReplicatedLog, Transport
     from replog.log import open as open  # noqa: A004 - what users look for
     from replog.machine import Machine, Record
+    from replog.named_reader import NamedReader
     from replog.pending import Pending
     from replog.reading import Follower
     from replog.replaying import Replayed, replay
-    from replog.replica.effects import MachineStatus, Status
+    from replog.replica.effects import MachineStatus, SnapshotStatus, Status
+    from replog.retention import Retention, SnapshotEvery
+    from replog.snapshot import Snapshot
 
 __version__ = "0.1.0"
 
@@ -59,10 +62,15 @@ _HOMES = {
     "Limits": "replog.config",
     "Machine": "replog.machine",
     "MachineStatus": "replog.replica.effects",
+    "NamedReader": "replog.named_reader",
     "Pending": "replog.pending",
     "Record": "replog.machine",
     "Replayed": "replog.replaying",
     "ReplicatedLog": "replog.log",
+    "Retention": "replog.retention",
+    "Snapshot": "replog.snapshot",
+    "SnapshotEvery": "replog.retention",
+    "SnapshotStatus": "replog.replica.effects",
     "Status": "replog.replica.effects",
     "Transport": "replog.log",
     "open": "replog.log",
@@ -82,6 +90,7 @@ __all__ = [
     "Machine",
     "MachineStatus",
     "MachineStopped",
+    "NamedReader",
     "NodeStopped",
     "NotAppended",
     "OffsetOutOfRange",
@@ -92,6 +101,10 @@ __all__ = [
     "Replayed",
     "ReplicatedLog",
     "ReplogError",
+    "Retention",
+    "Snapshot",
+    "SnapshotEvery",
+    "SnapshotStatus",
     "Status",
     "StoreError",
     "StoreFailed",

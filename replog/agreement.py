@@ -32,8 +32,8 @@ Rules of this contract:
 3. A core decides on its in-memory state, every earlier step included, never on what happens to be
    durable; only the counting of its own vote and its own copy waits for `durable`. The disk is
    always a prefix of the steps.
-4. Promise and entries of one `Write` are applied in the order promise, truncation, entries, all or
-   nothing, and writes in the order of their ids.
+4. Promise and entries of one `Write` are applied in the order promise, truncation, install,
+   entries, all or nothing, and writes in the order of their ids.
 5. Cores handle positions, not payloads: of an entry a core sees its `Meta`.
 6. What a core remembers of the log is bounded: index -> epoch in runs.
 7. A fault of this program raises `InvariantBroken` and stops the node. A peer's fault raises
@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from replog.entry import Epoch, Kind
+from replog.entry import NO_EPOCH, Epoch, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
@@ -96,6 +96,9 @@ class Write(NamedTuple):
     """Drop every entry from this index on."""
     entries: tuple[WriteEntry, ...]
     """Ascending by index."""
+    install: int | None = None
+    """Begin the log anew behind this index, that of the snapshot the host has offered: every entry
+    up to it goes. Applied after the truncation, before the entries."""
 
 
 class Send(NamedTuple):
@@ -132,6 +135,9 @@ class Ready(NamedTuple):
     """Reads confirmed since."""
     reads_failed: tuple[int, ...]
     """Tokens of reads that this node can no longer confirm (it lost the leadership)."""
+    snapshots_for: tuple[str, ...] = ()
+    """Peers that need entries which this node has compacted: offer them its newest snapshot. Asked
+    for again, at most once a retransmission, until a peer shows that it needs none."""
 
 
 class Leadership(NamedTuple):
@@ -154,12 +160,15 @@ class Restored(NamedTuple):
     promise: Epoch
     """(0, "") on a fresh store."""
     epochs: tuple[tuple[int, Epoch], ...]
-    """(first index, epoch) of each run of entries of one epoch, ascending; `NO_EPOCH` for a gap."""
+    """(first index, epoch) of each run of entries of one epoch, ascending; `NO_EPOCH` for a gap.
+    The first run begins right behind `base`."""
     last_index: int
-    """0 for an empty log."""
+    """`base.index` for an empty log."""
     commit_index: int
     """A lower bound of what is committed: what this node has delivered."""
     membership: Membership
+    base: EntryRef = EntryRef(0, NO_EPOCH)
+    """The last entry that is compacted; index 0 while the log is whole."""
     accepted: tuple[EntryRef, ...] = ()
     """The entries above `commit_index`, ascending, with gaps where a protocol leaves them."""
 
@@ -215,6 +224,26 @@ class Core(Protocol):
 
     def lost(self, to: str) -> None:
         """A send with entries to this peer did not leave, or the transport dropped it."""
+
+    def compacted(self, index: int) -> None:
+        """The host keeps no entry up to `index`, which is delivered, from here on.
+
+        Harmless at or below an earlier one. Whoever needs such an entry is named in
+        `Ready.snapshots_for` from now on.
+        """
+
+    def install(self, now: int, base: EntryRef) -> bool:
+        """A snapshot is here, whole and checked, that stands for every entry up to `base`.
+
+        True: one `Write` of the next `ready` installs it, and everything up to it counts as
+        committed. Entries above it are kept where they may be right: those that follow an entry of
+        this epoch at this index (Raft, section 7), or all of them (Multi-Paxos).
+        False: this node knows as much already, or cannot need it.
+        """
+
+    def epoch_at(self, index: int) -> Epoch:
+        """The epoch of a committed entry that is not compacted, or of the base itself; `NO_EPOCH`
+        where this agreement does not tell committed entries apart."""
 
     def has_ready(self) -> bool:
         """Whether `ready` would return anything new."""

@@ -2,14 +2,16 @@
 
 Rules of this file:
 
-1. The machine sees whole entries, in order, each once. A slow one delays no heartbeat and pins
-   nothing in memory.
+1. The machine sees whole entries, in order, each once, or a snapshot that stands for them. A slow
+   one delays no heartbeat and pins nothing in memory.
 2. What `apply` raises stops the machine where it stood, and nothing else: appends and reads go on.
 3. A call's record may be applied before its append is answered. Results of this node's own records
    are kept while a call waits for its offset, and no longer. Calls wait in the order of their
    appends, which is that of their offsets: so nobody comes later for a result below.
 4. Every call is answered: with its result, with what its append ended with, or with the fact that
-   its record is in the log and the machine stopped before it.
+   its record is in the log and the machine stopped before it or caught up beyond it.
+5. A snapshot is taken between two calls of `apply`, at a position that is known exactly. What goes
+   wrong with it stops nothing.
 """
 
 from __future__ import annotations
@@ -17,22 +19,42 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from itertools import chain, starmap
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog import failpoints
-from replog.errors import Busy, Closed, MachineStopped, StoreFailed
+from replog.entry import DIGEST_START
+from replog.errors import (
+    Busy,
+    Closed,
+    InvariantBroken,
+    MachineStopped,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    ReplogError,
+    StoreFailed,
+)
 from replog.machine import apply_all
-from replog.pending import Pending, fail_all, resolve_all
+from replog.pending import Pending, fail_all, resolve, resolve_all
+from replog.producers import Producers
 from replog.reading import records_of
+from replog.store.interface import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from replog.keeping import Keeping
     from replog.machine import Machine, Record
     from replog.reading import DeliveredLog, Item
+    from replog.retention import SnapshotEvery
+    from replog.snapshot import Snapshot
+    from replog.store.interface import StoredSnapshot
 
 CALLS_MAX = 1 << 20
 """Calls that may wait for their machine; beyond it `call` raises `Busy`."""
+SNAPSHOTS_WAITING_MAX = 64
+"""Calls of `snapshot` that may wait for their machine."""
+START = Position(0, 0, DIGEST_START, 0, {})
 STOP_SECONDS_MAX = 30.0
 """How long `stop` waits for an `apply` under way."""
 
@@ -49,18 +71,76 @@ class _Ended(NamedTuple):
             fail_all((answer,), error)
 
 
+class _Progress:
+    """How far the machine has come, and how much of that is in no snapshot that was tried."""
+
+    def __init__(self, position: Position) -> None:
+        self._position = position
+        self._producers = Producers(position.producers)
+        self._records = 0
+        self._bytes = 0
+
+    def take(self, items: Sequence[Item]) -> None:
+        """The machine has taken these. Entries without records, which are not among them, change no
+        producer and no state: the position is that of the last entry with records."""
+        for row, entry in items:
+            for place in row.accepted:
+                run = entry.runs[place]
+                if not self._producers.accept(run):
+                    raise InvariantBroken(f"entry {row.index} was delivered with a run too many")
+                self._bytes += run.size
+            self._records += row.count
+        row = items[-1][0]
+        end = row.base_offset + row.count
+        self._position = Position(row.index, end, row.digest, row.timestamp_ms, {})
+
+    def position(self) -> Position:
+        """Of the machine's state."""
+        return self._position._replace(producers=self._producers.snapshot())
+
+    def is_due(self, every: SnapshotEvery) -> bool:
+        """Whether so much has come since the last try."""
+        return (every.records is not None and self._records >= every.records) or (
+            every.bytes is not None and self._bytes >= every.bytes
+        )
+
+    def tried(self) -> None:
+        """A snapshot is tried now."""
+        self._records = self._bytes = 0
+
+
 class Applier:
     """One machine, its thread and the calls that wait for it."""
 
-    def __init__(self, node: str, machine: Machine, log: DeliveredLog) -> None:
+    def __init__(
+        self,
+        node: str,
+        machine: Machine,
+        log: DeliveredLog,
+        *,
+        keeping: Keeping,
+        every: SnapshotEvery | None,
+        begun: Pending[None],
+    ) -> None:
+        """`begun` is resolved once nothing is compacted that the machine may need; `every` says
+        when a snapshot is taken unasked."""
         self._node = node
         self._machine = machine
         self._log = log
+        self._keeping = keeping
+        self._every = every
+        self._begun = begun
         self._lock = threading.Lock()
+        self._progress = _Progress(START)
+        """Of the machine's thread."""
         self._offset = 0
         """The machine has taken every record below."""
         self._failure: BaseException | None = None
         """Why it takes no more."""
+        self._snapshot_failure = ""
+        """Why its last snapshot is not there."""
+        self._wanted: SimpleQueue[Pending[Snapshot | None] | None] = SimpleQueue()
+        """Snapshots that were asked for; None: look at the log."""
         self._unplaced: deque[tuple[Pending[int], Pending[Any]]] = deque()
         """Calls whose offset is not known yet, in the order of their appends: (append, answer)."""
         self._results: OrderedDict[int, Any] = OrderedDict()
@@ -90,12 +170,13 @@ class Applier:
     @property
     def failure(self) -> str:
         """Why the machine takes no more records; empty while it does."""
-        if self._failure is None:
-            return ""
-        try:
-            return repr(self._failure)
-        except Exception:  # noqa: BLE001 - an application's error may not even have words
-            return type(self._failure).__name__
+        return "" if self._failure is None else _in_words(self._failure)
+
+    @property
+    def alarm(self) -> str:
+        """What is wrong with the machine's snapshots; empty when the last one is there."""
+        failure = self._snapshot_failure
+        return f"the last snapshot of the machine failed: {failure}" if failure else ""
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -130,6 +211,21 @@ class Applier:
             fail_all((pending,), self._stopped(None))
         return pending
 
+    def snapshot(self) -> Pending[Snapshot | None]:
+        """A snapshot of the state that the machine has come to when it gets there; None when it has
+        taken no record yet.
+
+        Raises `MachineStopped`, and `Busy`.
+        """
+        pending: Pending[Snapshot | None] = Pending()
+        with self._lock:
+            if self._failure is not None:
+                raise self._stopped(None)
+            if self._wanted.qsize() >= SNAPSHOTS_WAITING_MAX:
+                raise Busy(f"{SNAPSHOTS_WAITING_MAX} snapshots are asked for: await one of them")
+            self._wanted.put(pending)
+        return pending
+
     def _place(self) -> None:
         with self._lock:
             ended = self._settle()
@@ -145,8 +241,10 @@ class Applier:
             except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
                 ended.failed.append((answer, error))
                 continue
-            if offset < self._offset:
+            if offset in self._results:
                 ended.answered.append((answer, self._results.pop(offset)))
+            elif offset < self._offset:
+                ended.failed.append((answer, self._skipped(offset)))
             elif self._failure is not None:
                 ended.failed.append((answer, self._stopped(offset)))
             else:
@@ -173,15 +271,43 @@ class Applier:
         error.__cause__ = self._failure
         return error
 
+    def _skipped(self, offset: int) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"the record is in the log at offset {offset}; the machine of {self._node} has caught "
+            f"up beyond it by a snapshot, and does not know what it answered",
+            appended=True,
+        )
+
     # -- the machine's thread ------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
+            self._begun.result()
+            newest = self._keeping.newest()
+            if newest is not None and newest.snapshot.pieces:
+                self._restore(newest)
             while True:
-                self._log.wait(self._offset).result()
-                self._apply(self._log.items(self._offset))
+                self._turn()
         except BaseException as error:  # noqa: BLE001 - kept for whoever asks why it stopped
             self._end(error)
+
+    def _turn(self) -> None:
+        """Wait for more records, and take them; meanwhile, snapshots."""
+        more = self._log.wait(self._offset)
+        more.add_done_callback(lambda _: self._wanted.put(None))
+        while (wanted := self._wanted.get()) is not None:
+            self._snapshot(wanted)
+        more.result()
+        try:
+            items = self._log.items(self._offset)
+        except OffsetOutOfRange as gone:
+            self._catch_up(gone)
+            return
+        self._apply(items)
+        if self._every is not None and self._progress.is_due(self._every):
+            newest = self._keeping.newest()
+            if newest is None or newest.snapshot.index < self._progress.position().index:
+                self._snapshot(Pending())
 
     def _apply(self, items: Sequence[Item]) -> None:
         records: list[Record] = []
@@ -200,7 +326,62 @@ class Applier:
         failpoints.reach("machine: before apply")
         results = apply_all(self._machine, records)
         failpoints.reach("machine: after apply")
+        self._progress.take(items)
         self._applied(base, results, own)
+
+    def _catch_up(self, gone: OffsetOutOfRange) -> None:
+        newest = self._keeping.newest()
+        first = gone.first_offset
+        if newest is None or not newest.snapshot.pieces or newest.snapshot.position.offset < first:
+            raise ReplogError(
+                f"the records below offset {first} are compacted, and no snapshot here has a state "
+                f"that stands for them: they went, here or on the member from which this one "
+                f"caught up, while no machine was attached. Open every member with "
+                f"snapshots=SnapshotEvery(...) from the first time on, and attach the machine"
+            ) from gone
+        self._restore(newest)
+
+    def _restore(self, stored: StoredSnapshot) -> None:
+        while True:
+            try:
+                self._machine.restore(self._keeping.pieces(stored))
+                break
+            except BaseException as error:
+                newest = self._keeping.newest()
+                if (
+                    newest is None
+                    or newest.snapshot_id == stored.snapshot_id
+                    or not newest.snapshot.pieces
+                ):
+                    error.add_note(f"in restore, of the snapshot of entry {stored.snapshot.index}")
+                    raise
+                # A newer one has taken its place meanwhile, and its pieces are gone.
+                stored = newest
+        position = stored.snapshot.position
+        self._progress = _Progress(position)
+        with self._lock:
+            skipped = {at: call for at, call in self._calls.items() if at < position.offset}
+            for at in skipped:
+                del self._calls[at]
+            ended = self._reach(position.offset)
+        ended.failed.extend([(call, self._skipped(at)) for at, call in skipped.items()])
+        ended.tell()
+
+    def _snapshot(self, pending: Pending[Snapshot | None]) -> None:
+        position = self._progress.position()
+        self._progress.tried()
+        try:
+            kept = self._keeping.keep(position, self._drawn()) if position.index else None
+        except BaseException as error:  # noqa: BLE001 - the call's, whatever it is
+            self._snapshot_failure = _in_words(error)
+            fail_all((pending,), error)
+        else:
+            self._snapshot_failure = ""
+            resolve(pending, kept)
+
+    def _drawn(self) -> Iterator[bytes]:
+        """The machine's state. Nothing is asked of the machine when nobody takes it."""
+        yield from self._machine.snapshot()
 
     def _applied(self, base: int, results: Sequence[Any], own: Sequence[tuple[int, int]]) -> None:
         answered: list[tuple[Pending[Any], Any]] = []
@@ -212,12 +393,18 @@ class Applier:
                         answered.append((call, results[offset - base]))
                     elif self._unplaced:
                         self._results[offset] = results[offset - base]
-            self._offset = end = base + len(results)
-            ended = self._settle()
-            answered += [(pending, None) for offset, pending in self._waiting if offset <= end]
-            self._waiting = [item for item in self._waiting if item[0] > end]
+            ended = self._reach(base + len(results))
         resolve_all(answered)
         ended.tell()
+
+    def _reach(self, offset: int) -> _Ended:
+        """With the lock held: the machine has come to this offset; who waits for that."""
+        self._offset = offset
+        ended = self._settle()
+        passed = [(pending, None) for at, pending in self._waiting if at <= offset]
+        ended.answered.extend(passed)
+        self._waiting = [item for item in self._waiting if item[0] > offset]
+        return ended
 
     def _end(self, error: BaseException) -> None:
         with self._lock:
@@ -228,3 +415,22 @@ class Applier:
         for offset, call in calls.items():
             fail_all((call,), self._stopped(offset))
         fail_all([pending for _, pending in waiting], self._stopped(None))
+        fail_all(self._take_wanted(), self._stopped(None))
+        self._wanted.put(None)  # for a thread that is late: it finds that the log has ended
+
+    def _take_wanted(self) -> list[Pending[Snapshot | None]]:
+        wanted: list[Pending[Snapshot | None]] = []
+        while True:
+            try:
+                pending = self._wanted.get_nowait()
+            except Empty:
+                return wanted
+            if pending is not None:
+                wanted.append(pending)
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - an application's error may not even have words
+        return type(error).__name__

@@ -12,6 +12,8 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 RUN_BYTES_MAX = 8 * MIB
 """Of any node: what every node takes, whatever it allows its own application."""
+PIECE_BYTES_MAX = 1 * MIB
+"""Of a snapshot on any node."""
 RUN_OVERHEAD_BYTES = 16
 """More than msgpack adds to a run of one record."""
 HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 3
@@ -38,6 +40,10 @@ class Limits:
     """A message takes no further entry beyond this; one entry may exceed it."""
     window_bytes_max: int = 64 * MIB
     """Entries kept in memory for followers and readers that lag a little."""
+    piece_bytes_max: int = PIECE_BYTES_MAX
+    """A machine's state is kept in pieces of this size."""
+    part_bytes_max: int = 256 * KIB
+    """A piece travels in parts of this size: one is under way to a node at a time."""
     map_bytes_max: int = 64 * GIB
     """Size of the LMDB map: address space, not disk."""
     position_delay_ms: int = 50
@@ -52,6 +58,8 @@ class Limits:
                 f"record_bytes_max {self.record_bytes_max} must leave {RUN_OVERHEAD_BYTES} bytes "
                 f"within run_bytes_max {self.run_bytes_max}"
             )
+        if self.piece_bytes_max > PIECE_BYTES_MAX:
+            raise ConfigError(f"piece_bytes_max {self.piece_bytes_max} exceeds 1 MiB")
         if self.run_bytes_max > RUN_BYTES_MAX:
             raise ConfigError(f"run_bytes_max {self.run_bytes_max} exceeds 8 MiB, the wire's limit")
 

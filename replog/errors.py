@@ -54,9 +54,11 @@ class MachineStopped(ReplogError):
 
 
 class OutcomeUnknown(ReplogError):
-    """The log closed or its node stopped while the record was in flight.
+    """The log closed or its node stopped while the record was in flight; or this node has caught up
+    by a snapshot, which stands for the record without saying what became of it.
 
-    `appended` is True when the record is known to be in the log and only its offset is unknown.
+    `appended` is True when the record is known to be in the log: only its offset is unknown then,
+    and for a call what the machine answers to it.
     """
 
     def __init__(self, message: str, *, appended: bool = False) -> None:
@@ -65,18 +67,30 @@ class OutcomeUnknown(ReplogError):
 
 
 class OffsetOutOfRange(ReplogError, IndexError):
-    """An offset below the first or beyond the last readable one was asked for."""
+    """An offset below the first or beyond the last readable one was asked for. Below `first_offset`
+    nothing is kept any more."""
 
     def __init__(self, offset: int, first_offset: int, end_offset: int) -> None:
-        super().__init__(
-            f"offset {offset} is out of range: this log holds offsets {first_offset} to "
-            f"{end_offset - 1}"
-            if end_offset > first_offset
-            else f"offset {offset} is out of range: this log holds no records yet"
-        )
+        if end_offset > first_offset:
+            held = f"holds offsets {first_offset} to {end_offset - 1}"
+        elif first_offset:
+            held = f"holds no records now, and goes on at offset {first_offset}"
+        else:
+            held = "holds no records yet"
+        gone = "; what lies below is compacted" if 0 <= offset < first_offset else ""
+        super().__init__(f"offset {offset} is out of range: this log {held}{gone}")
         self.offset = offset
         self.first_offset = first_offset
         self.end_offset = end_offset
+
+
+class EntryCompacted(ReplogError, LookupError):
+    """An entry was asked for that this node does not keep any more."""
+
+    def __init__(self, index: int, first_index: int) -> None:
+        super().__init__(f"entry {index} is compacted: the log here begins at entry {first_index}")
+        self.index = index
+        self.first_index = first_index
 
 
 class StoreError(ReplogError):

@@ -15,10 +15,13 @@ from replog.applier import Applier
 from replog.config import Limits
 from replog.entry import RECORDS_PER_RUN_MAX, check_node_id, pack_run
 from replog.errors import ConfigError, OffsetOutOfRange, ReplogError, TooLarge
+from replog.keeping import Keeping
 from replog.membership import cluster_id
+from replog.named_reader import NamedReader, Readers
 from replog.node import Node, now_ms
 from replog.reading import DeliveredLog, Follower
 from replog.recent import Recent
+from replog.replica import catchup
 from replog.replica.effects import MachineStatus
 from replog.replica.replica import Replica
 from transport.frames import FRAME_VERSION, FrameHeader
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
     from replog.machine import Machine, Record
     from replog.pending import Pending
     from replog.replica.effects import Status
-    from replog.store.interface import Identity
+    from replog.retention import Retention, SnapshotEvery
+    from replog.snapshot import Snapshot
+    from replog.store.interface import Identity, Store
 
     M = TypeVar("M", bound=Machine)
 
@@ -55,10 +60,22 @@ class ReplicatedLog:
     call its `result` in a thread. Use it as a context manager, plain or async, or `close` it.
     """
 
-    def __init__(self, node: Node, delivered: DeliveredLog, limits: Limits) -> None:
+    def __init__(
+        self,
+        node: Node,
+        delivered: DeliveredLog,
+        *,
+        readers: Readers,
+        keeping: Keeping,
+        snapshots: SnapshotEvery | None,
+        limits: Limits,
+    ) -> None:
         self._node = node
         self._inbox = node.inbox
         self._delivered = delivered
+        self._readers = readers
+        self._keeping = keeping
+        self._snapshots = snapshots
         self._limits = limits
         self._attaching = threading.Lock()
         self._applier: Applier | None = None
@@ -118,8 +135,9 @@ class ReplicatedLog:
 
     @property
     def first_offset(self) -> int:
-        """The offset of the first record that can be read."""
-        return 0
+        """The offset of the first record that can be read: 0 until something is compacted. It may
+        move on at any time, as the log's `Retention` says."""
+        return self._delivered.first_offset
 
     @property
     def end_offset(self) -> int:
@@ -131,9 +149,10 @@ class ReplicatedLog:
         the end as of now), as delivered on this node. `barrier` first to see everything committed.
 
         Raises `OffsetOutOfRange`, at the call, when a bound is below the first offset or beyond the
-        end. The iterator raises `Corruption` for damaged data and `Closed` after `close`.
+        end. The iterator raises it too when it comes to records that are compacted meanwhile,
+        `Corruption` for damaged data and `Closed` after `close`.
         """
-        first, end = self.first_offset, self.end_offset
+        first, end = self._delivered.bounds()
         start = first if start is None else start
         stop = end if stop is None else stop
         for bound in (start, stop):
@@ -146,14 +165,29 @@ class ReplicatedLog:
         """Records from offset `start` (default: the first) on, and then as they are delivered:
         iterate over it with `for` in a thread or `async for` in a coroutine.
 
-        The iteration ends when the log is closed, and raises `NodeStopped` when its node stops.
+        The iteration ends when the log is closed, and raises `NodeStopped` when its node stops,
+        `OffsetOutOfRange` when it is so slow that its next record is compacted.
         Raises `OffsetOutOfRange` when `start` is below the first offset or beyond the end.
         """
-        first, end = self.first_offset, self.end_offset
+        first, end = self._delivered.bounds()
         start = first if start is None else start
         if not first <= start <= end:
             raise OffsetOutOfRange(start, first, end)
         return Follower(self._delivered, start)
+
+    def reader(self, name: str) -> NamedReader:
+        """A follower whose place is kept on this node's disk: it begins at the offset that the
+        reader of this name has acknowledged last, or at the first that can be read when this is
+        its first use. From then on records from there are kept for it, within
+        `Retention.readers_records_max`; a reader that lags further behind raises
+        `OffsetOutOfRange` when it is iterated over, until it acknowledges `first_offset` and is
+        made again. `status` shows how far each is.
+
+        At most 64 for each node. Raises `ConfigError` for one more and for a name that is not of
+        the form of a node id, `Closed` or `NodeStopped`.
+        """
+        self._inbox.check_open()
+        return self._readers.open(name)
 
     def barrier(self) -> Pending[None]:
         """Wait until everything committed anywhere before this call can be read here: what follows
@@ -164,17 +198,31 @@ class ReplicatedLog:
     # -- the state machine ---------------------------------------------------------------------
 
     def attach(self, machine: M) -> M:
-        """Feed this machine with every record from the first on, in a thread of its own; returns
-        it. One machine for each log, and for each time the log is open.
+        """Feed this machine with every record, in a thread of its own; returns it. One machine for
+        each log, and for each time the log is open.
 
-        A machine whose `apply` raises stops where it stands; appends and reads go on, and `status`
-        says why. Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
+        It begins with the newest snapshot of a machine, if there is one, else with the first
+        record; and it begins so again when this node has caught up by a snapshot. From here on
+        records are compacted only behind snapshots of the machine: without
+        `open(..., snapshots=...)` those that `snapshot` takes.
+
+        A machine whose `apply` or `restore` raises stops where it stands; appends and reads go on,
+        and `status` says why. So does one that needs records which were compacted while no machine
+        was attached. Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
         """
         self._inbox.check_open()
         with self._attaching:
             if self._applier is not None:
                 raise ConfigError("this log feeds a machine already: compose several into one")
-            applier = Applier(self._node.id, machine, self._delivered)
+            begun = self._node.attach_machine()
+            applier = Applier(
+                self._node.id,
+                machine,
+                self._delivered,
+                keeping=self._keeping,
+                every=self._snapshots,
+                begun=begun,
+            )
             applier.start()
             self._applier = applier
         return machine
@@ -184,7 +232,8 @@ class ReplicatedLog:
 
         Raises as `append` does, `Busy` also when a million calls wait for the machine,
         `NodeStopped`, `MachineStopped`, and `ConfigError` without a machine. The pending ends as
-        that of `append` does, or with `MachineStopped`, which tells the record's offset. Its done
+        that of `append` does, or with `MachineStopped`, which tells the record's offset, or with
+        `OutcomeUnknown` when the machine came past the record by a snapshot. Its done
         callbacks run on the machine's thread. `apply` itself must not wait for a call.
         """
         self._inbox.check_open()
@@ -197,6 +246,22 @@ class ReplicatedLog:
         Raises `ConfigError` without a machine; the pending may end with `MachineStopped`.
         """
         return self._fed().wait(self.end_offset if offset is None else offset)
+
+    def snapshot(self) -> Pending[Snapshot | None]:
+        """Keep the state of this node's machine as of now, whatever the policy; what is the newest
+        snapshot then, once it is durable and was read back. The machine takes no records meanwhile.
+        Without a machine: a snapshot of the log alone, which says how far it was and has no state.
+        None when there is nothing yet that it could stand for.
+
+        Raises `MachineStopped`, `Busy` when 64 snapshots are asked for already, `Closed` or
+        `NodeStopped`. The pending ends with what the machine's `snapshot` raised, which stops
+        nothing, or with `ReplogError` when what the machine has taken is behind a snapshot without
+        a state.
+        """
+        self._inbox.check_open()
+        if self._applier is not None:
+            return self._applier.snapshot()
+        return self._node.snapshot_header()
 
     def _fed(self) -> Applier:
         if self._applier is None:
@@ -211,7 +276,10 @@ class ReplicatedLog:
         applier = self._applier
         if applier is None:
             return status
-        return status._replace(machine=MachineStatus(applier.offset, applier.failure))
+        return status._replace(
+            machine=MachineStatus(applier.offset, applier.failure),
+            alarm="; ".join(filter(None, (status.alarm, applier.alarm))),
+        )
 
     def close(self) -> None:
         """Stop the node and close its directory. Idempotent, from any thread but the node's own
@@ -230,6 +298,7 @@ class ReplicatedLog:
         """In a forked child, where no node runs: every call from here raises."""
         self._inbox.disown()
         self._delivered.disown()
+        self._readers.disown()
         if self._applier is not None:
             self._applier.disown()
 
@@ -272,6 +341,8 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     members: Mapping[str, str] | None = None,
     cluster: str = "",
     limits: Limits | None = None,
+    retention: Retention | None = None,
+    snapshots: SnapshotEvery | None = None,
     plaintext: bool = False,
     connect: ConnectTransport | None = None,
 ) -> ReplicatedLog:
@@ -283,6 +354,10 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     `cluster` tells clusters with the same member names apart. Binding an address that is not
     loopback raises unless `plaintext=True` says that the network is trusted. `connect` replaces
     ZeroMQ: it is called with the frame header and the members, and returns a `replog.Transport`.
+
+    `retention` bounds what this node keeps of the log; by default all of it, for ever. `snapshots`
+    says how often the state of the attached machine is kept; with it nothing is compacted but
+    behind such a snapshot. Give it to every member of a cluster that feeds machines.
 
     Raises `ConfigError` for arguments and addresses that cannot be used, `StoreInUse` when the
     directory is open elsewhere, `WrongStore` when it belongs to another node, cluster or agreement,
@@ -303,22 +378,44 @@ def open(  # noqa: A001 - `replog.open` is what users look for
         map_bytes_max=limits.map_bytes_max,
     )
     restoration = store.restore()
+    kept = catchup.Keeping(retention, with_state=snapshots is not None)
     try:
         header = _frame_header(restoration.identity)
-        replica = Replica(agreement, restoration, limits, now_ms(), random.Random())
+        replica = Replica(agreement, restoration, limits, now_ms(), random.Random(), keeping=kept)
         link = (connect or _connect(node, plaintext=plaintext))(header, addresses)
     except BaseException as error:
         store.close()
         if isinstance(error, TransportError):
             raise ConfigError(f"node {node} cannot take part: {error}") from error
         raise
-    recent = Recent(restoration.position.offset)
-    running = Node(replica, store, link, recent, limits)
-    running.start()
-    delivered = DeliveredLog(store, recent, running.inbox.check_open)
-    log = ReplicatedLog(running, delivered, limits)
+    log = _start(store, replica, link, snapshots, limits)
     _open_logs.add(log)
     return log
+
+
+def _start(
+    store: Store, replica: Replica, link: Transport, snapshots: SnapshotEvery | None, limits: Limits
+) -> ReplicatedLog:
+    restoration = store.restore()
+    recent = Recent(restoration.position.offset, restoration.base.offset)
+    node = Node(replica, store, link, recent, limits)
+    node.start()
+    delivered = DeliveredLog(store, recent, node.inbox.check_open)
+    return ReplicatedLog(
+        node,
+        delivered,
+        readers=Readers(restoration.readers, delivered, node.acknowledge),
+        keeping=Keeping(
+            store,
+            node.stage,
+            node.seal,
+            node.drop_snapshot,
+            restoration.membership,
+            piece_bytes=limits.piece_bytes_max,
+        ),
+        snapshots=snapshots,
+        limits=limits,
+    )
 
 
 def _frame_header(identity: Identity) -> FrameHeader:

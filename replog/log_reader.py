@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
-from replog.entry import DIGEST_START, parse_entry, unpack_records
-from replog.errors import Corruption, OffsetOutOfRange
+from replog.entry import parse_entry, unpack_records
+from replog.errors import Corruption, EntryCompacted, OffsetOutOfRange
 from replog.machine import make_records
 from replog.reading import READ_BYTES_MAX
 from replog.store.lmdb_reader import open_reader
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from replog.entry import Entry
     from replog.machine import Record
     from replog.membership import Membership
+    from replog.snapshot import Base
     from replog.store.interface import Delivered, Identity, Position, StoredEntry
     from replog.store.survey import Survey
 
@@ -48,8 +49,14 @@ class LogReader:
 
     @property
     def first_offset(self) -> int:
-        """The offset of the first record that can be read."""
-        return 0
+        """The offset of the first record that can be read: grows as the node compacts. Raises
+        `Corruption`."""
+        return self.base().offset
+
+    def base(self) -> Base:
+        """What the log begins behind, as of now: entries up to its index are gone, and so are
+        records below its offset. Raises `Corruption`."""
+        return self._reader.base()
 
     @property
     def last_index(self) -> int:
@@ -67,22 +74,28 @@ class LogReader:
     def row(self, index: int) -> Delivered:
         """What delivery made of a delivered entry.
 
-        Raises `Corruption` when its row is missing or damaged.
+        Raises `EntryCompacted` when it is gone, `Corruption` when its row is missing or damaged.
         """
         row = self._reader.delivered_row(index)
         if row is None:
+            base = self.base()
+            if index <= base.index:
+                raise EntryCompacted(index, base.index + 1)
             raise Corruption(f"{self._reader.file}: the row of entry {index} is missing")
         return row
 
     def digest(self, index: int) -> bytes:
-        """The chain's digest after a delivered entry; that of an empty log for 0.
+        """The chain's digest after a delivered entry, or after the last one that is gone; that of
+        an empty log for 0 while nothing is.
 
-        Raises `Corruption` when its row is missing or damaged.
+        Raises as `row`.
         """
-        return self.row(index).digest if index else DIGEST_START
+        base = self.base()
+        return base.digest if index == base.index else self.row(index).digest
 
     def records(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
-        """As `ReplicatedLog.read`. The iterator raises `Corruption` for damaged data."""
+        """As `ReplicatedLog.read`. The iterator raises `Corruption` for damaged data, and
+        `OffsetOutOfRange` when the node compacts what is to come."""
         return chain.from_iterable(self.batches(start, stop))
 
     def batches(self, start: int | None = None, stop: int | None = None) -> Iterator[list[Record]]:
@@ -97,10 +110,14 @@ class LogReader:
 
     def entries(self, start: int, stop: int) -> Iterator[tuple[Delivered, Entry]]:
         """The delivered entries that hold the records from `start` up to, not including, `stop`:
-        what delivery made of each, and the entry. Raises `Corruption`."""
+        what delivery made of each, and the entry. Raises `Corruption`, and `OffsetOutOfRange`
+        when the node compacts what is to come."""
         while start < stop:
             rows = self._reader.delivered(start, READ_BYTES_MAX)
             if not rows:
+                first = self.first_offset
+                if start < first:  # compacted since, by the running node
+                    raise OffsetOutOfRange(start, first, self.position().offset)
                 raise Corruption(f"{self._reader.file}: the record at offset {start} is missing")
             for row, stored in rows:
                 if row.base_offset >= stop:

@@ -57,11 +57,22 @@ class Machine(Digests, Protocol):
     """A state machine: any object with these methods."""
 
     def snapshot(self) -> Iterable[bytes]:
-        """The whole state in pieces, from which `restore` makes an equal machine."""
+        """The whole state in pieces of any size, from which `restore` makes an equal machine.
+
+        They are taken one after the other and let go of, so that a generator of small pieces holds
+        little. The machine takes no records until the last piece is on the disk; appends and reads
+        of the log go on. What this raises ends the snapshot, not the machine.
+        """
 
     def restore(self, pieces: Iterable[bytes]) -> None:
-        """Replace the state by one that `snapshot` gave, in the same pieces or others: only their
-        concatenation counts."""
+        """Replace the state, whatever it was, by one that `snapshot` gave, here or on another node,
+        in the same pieces or others: only their concatenation counts.
+
+        Called before the first records, and again whenever this node has caught up by a snapshot
+        instead of the records. Take every piece: the last one raises `Corruption` when they are not
+        what was kept. It is called again when it raised because a newer snapshot has replaced this
+        one meanwhile; anything else that it raises stops the machine for good.
+        """
 
 
 def apply_all(machine: Applies, records: Sequence[Record]) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""The words both protocols share: introductions, forwarding, reads, digest comparison.
+"""The words both protocols share: introductions, forwarding, reads, digests, snapshots.
 
 ============== ======================= ================================================= ========
 message        from, to                purpose                                           waits for
@@ -14,6 +14,9 @@ ReadAnswer     leader, node            the index the read waits for             
 CompareDigest  leader, others          asks for the chain's digest at an index           nothing
 DigestAnswer   follower, leader        the follower's digest at that index               nothing
 Diverged       leader, one node        a majority has another digest: stop               nothing
+OfferSnapshot  member, laggard         what you lack is gone here; take this (one part)  nothing
+FetchPiece     laggard, member         the next part of a piece                          nothing
+SnapshotPart   member, laggard         it travels beside this                            nothing
 ============== ======================= ================================================= ========
 
 The sender, its store id and its life stand in each frame's header, not in the message.
@@ -105,6 +108,37 @@ class Diverged(NamedTuple):
     """What the majority has."""
 
 
+class OfferSnapshot(NamedTuple):
+    """The receiver lacks entries that the sender has compacted. Beside it travels the header of a
+    whole snapshot of the sender's that stands for them (`replog.snapshot`)."""
+
+    snapshot_id: int
+    """The sender's name for it."""
+
+
+class FetchPiece(NamedTuple):
+    """Asks for a part of one piece of an offered snapshot. Asking again is harmless; the one
+    before is thereby acknowledged."""
+
+    snapshot_id: int
+    number: int
+    """Of the piece, from 1."""
+    start: int
+    """Where in it the part begins."""
+
+
+class SnapshotPart(NamedTuple):
+    """A part of a piece travels beside it, of at most 1 MiB."""
+
+    snapshot_id: int
+    number: int
+    start: int
+    piece_size: int
+    """Bytes of the whole piece."""
+    piece_crc: int
+    """crc32 over the whole piece."""
+
+
 TRUNK_MESSAGES = (
     Meet,
     Met,
@@ -117,5 +151,8 @@ TRUNK_MESSAGES = (
     CompareDigest,
     DigestAnswer,
     Diverged,
+    OfferSnapshot,
+    FetchPiece,
+    SnapshotPart,
 )
 """In the fixed order that numbers them on the wire. New ones go to the end."""

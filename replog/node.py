@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from replog import failpoints
 from replog.errors import Closed, OutcomeUnknown, ReplogError
 from replog.inbox import Inbox, Records, end_error, end_reason
+from replog.loads import carry_out
 from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from replog.recent import Recent
     from replog.replica.effects import Completion, Effects, Load, Outgoing
     from replog.replica.replica import Replica
-    from replog.store.interface import Batch, Store, StoredEntry
+    from replog.snapshot import Snapshot
+    from replog.store.interface import Batch, Store, StoredPiece, StoredSnapshot
     from transport.interface import Transport
 
 BATCHES_PER_COMMIT_MAX = 256
@@ -98,16 +100,16 @@ class Writer:
 
 
 class Loader:
-    """The loader's thread: reads ranges of entries. Started by the first load."""
+    """The loader's thread: reads from the store. Started by the first load."""
 
     def __init__(self, name: str, store: Store, report: Callable[[Any], None]) -> None:
         self._store = store
         self._report = report
-        self._queue: SimpleQueue[Load | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[int, Load] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"{name}-loader", daemon=True)
 
-    def put(self, load: Load) -> None:
-        """Read this range."""
+    def put(self, load: tuple[int, Load]) -> None:
+        """Carry this out."""
         if self._thread.ident is None:
             self._thread.start()
         self._queue.put(load)
@@ -120,9 +122,9 @@ class Loader:
 
     def _run(self) -> None:
         try:
-            while (load := self._queue.get()) is not None:
-                found = self._store.entries(load.first, load.last, load.bytes_max)
-                self._report((load.load_id, found))
+            while (numbered := self._queue.get()) is not None:
+                load_id, load = numbered
+                self._report((load_id, carry_out(self._store, load)))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the node must hear of it
             self._report(error)
 
@@ -146,7 +148,7 @@ class Node:
         self._transport = transport
         self._recent = recent
         self._map_bytes_soft = int(limits.map_bytes_max * MAP_SOFT_LIMIT)
-        self._reports: deque[int | tuple[int, Sequence[StoredEntry]] | BaseException] = deque()
+        self._reports: deque[int | tuple[int, Any] | BaseException] = deque()
         self._positions: deque[tuple[int, int]] = deque()
         """(batch id, index up to which its rows reach)."""
         self._stopping = False
@@ -179,7 +181,7 @@ class Node:
 
     # -- the node's thread ---------------------------------------------------------------------
 
-    def _report(self, what: int | tuple[int, Sequence[StoredEntry]] | BaseException) -> None:
+    def _report(self, what: int | tuple[int, Any] | BaseException) -> None:
         self._reports.append(what)
         self._transport.wake()
 
@@ -216,13 +218,11 @@ class Node:
         self._transport.wait(timeout)
         self.inbox.sleeping = False
 
-    def _take_report(
-        self, now: int, report: int | tuple[int, Sequence[StoredEntry]] | BaseException
-    ) -> None:
+    def _take_report(self, now: int, report: int | tuple[int, Any] | BaseException) -> None:
         if isinstance(report, BaseException):
             raise report
         if isinstance(report, tuple):
-            self._replica.loaded(*report)
+            self._replica.loaded(now, *report)
             return
         self._replica.durable(now, report)
         through = 0
@@ -249,6 +249,11 @@ class Node:
             run(pending)
 
     def _carry_out(self, effects: Effects) -> None:
+        if effects.installed is not None:
+            self._recent.install(effects.installed.position)
+            self._skip(effects)
+        if effects.first_offset is not None:
+            self._recent.begin_at(effects.first_offset)
         if effects.delivered:
             self._recent.add(effects.delivered)
         self._answer(effects.completions)
@@ -261,6 +266,8 @@ class Node:
             self._writer.put(effects.batch)
         for load in effects.loads:
             self._loader.put(load)
+        for stored in effects.stored:
+            resolve(stored.ticket, stored.result)
         if effects.barriers:
             resolve_all([(pending, None) for pending in effects.barriers])
         failpoints.reach("node: after a step")
@@ -289,11 +296,62 @@ class Node:
             resolve_offsets(tickets, base)
         self.inbox.finished(len(tickets), completion.size)
 
+    def _skip(self, effects: Effects) -> None:
+        """Records of this node that a snapshot stands for."""
+        for completion in effects.skipped:
+            error = OutcomeUnknown(
+                "the record is in the log, but this node learnt of it by a snapshot and cannot "
+                "tell its offset",
+                appended=True,
+            )
+            fail_all(completion.tickets, error)
+            self.inbox.finished(len(completion.tickets), completion.size)
+
     # -- requests ------------------------------------------------------------------------------
 
     def barrier(self, pending: Pending[Any]) -> None:
         """On the node's thread: resolve once everything committed before now is delivered here."""
         self._replica.barrier(pending)
+
+    def stage(self, piece: StoredPiece) -> Pending[None]:
+        """Any thread: write one piece of a snapshot; resolved once it is stored."""
+        return self.inbox.request(
+            lambda pending: self._replica.catchup.snapshots.stage(piece, pending)
+        )
+
+    def seal(self, stored: StoredSnapshot) -> Pending[Snapshot]:
+        """Any thread: this snapshot, of which all pieces are stored, becomes the newest; resolved
+        with what is the newest then. Its epoch and membership are filled in."""
+        return self.inbox.request(lambda pending: self._replica.catchup.seal(stored, pending))
+
+    def snapshot_header(self) -> Pending[Snapshot | None]:
+        """Any thread: a snapshot of the log without a state, as of now; None of an empty log."""
+        return self.inbox.request(self._replica.catchup.seal_header)
+
+    def drop_snapshot(self, snapshot_id: int) -> Pending[None]:
+        """Any thread: remove what is stored of a snapshot that was not sealed."""
+
+        def drop(pending: Pending[Any]) -> None:
+            self._replica.catchup.snapshots.drop(snapshot_id)
+            resolve(pending, None)
+
+        return self.inbox.request(drop)
+
+    def attach_machine(self) -> Pending[None]:
+        """Any thread: from here on only snapshots of the machine let anything go."""
+
+        def attach(pending: Pending[Any]) -> None:
+            self._replica.catchup.attach_machine()
+            resolve(pending, None)
+
+        return self.inbox.request(attach)
+
+    def acknowledge(self, name: str, offset: int | None) -> Pending[None]:
+        """Any thread: a named reader needs nothing below `offset`; None: it is no more. Resolved
+        once that is stored."""
+        return self.inbox.request(
+            lambda pending: self._replica.catchup.acknowledge(name, offset, pending)
+        )
 
     def status(self, pending: Pending[Any]) -> None:
         """On the node's thread: resolve with the node's status."""

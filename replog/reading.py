@@ -1,8 +1,12 @@
 """Reading the delivered log: what is not yet on this node's disk comes from memory, the rest from
 the store.
 
-Rule of this file: whatever lies below `Recent.end_offset` is found in one of the two, for an entry
-leaves the memory only after its row is durable.
+Rules of this file:
+
+1. Whatever lies from `first_offset` to `end_offset` is found in one of the two, for an entry leaves
+   the memory only after its row is durable.
+2. The first offset moves on at any time. A read of what is gone by then raises `OffsetOutOfRange`,
+   never `Corruption`, and skips nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replog.entry import parse_entry, unpack_records
-from replog.errors import Closed, Corruption
+from replog.errors import Closed, Corruption, OffsetOutOfRange
 from replog.machine import make_records
 
 if TYPE_CHECKING:
@@ -39,9 +43,18 @@ class DeliveredLog:
         self._check_open = check_open
 
     @property
+    def first_offset(self) -> int:
+        """The offset of the first record that can be read."""
+        return self._recent.first_offset
+
+    @property
     def end_offset(self) -> int:
         """The offset after the last record delivered."""
         return self._recent.end_offset
+
+    def bounds(self) -> tuple[int, int]:
+        """First and end offset as of one moment."""
+        return self._recent.bounds()
 
     def wait(self, offset: int) -> Pending[None]:
         """Resolved once the record at `offset` is delivered; fails when no more will come."""
@@ -54,26 +67,36 @@ class DeliveredLog:
     def items(self, offset: int) -> Sequence[Item]:
         """Delivered entries from the one that holds `offset` on, which is below `end_offset`.
 
-        Raises `Corruption` for damaged data, and what `check_open` raises.
+        Raises `OffsetOutOfRange` when that is compacted, `Corruption` for damaged data, and what
+        `check_open` raises.
         """
+        self._check_first(offset, self.first_offset)
         held = self._recent.holding(offset)
         if held:
             return _cut(held)
         self._check_open()
         stored = self._store.delivered(offset, READ_BYTES_MAX)
-        if not stored:
+        if not stored or stored[0][0].base_offset > offset:
+            # The disk is ahead of the memory: a snapshot may be installed, and not yet announced.
+            self._check_first(offset, self._store.base().offset)
             raise Corruption(f"the record at offset {offset} is delivered, but not stored")
         return [(row, parse_entry(entry.data)) for row, entry in stored]
 
+    def _check_first(self, offset: int, first_offset: int) -> None:
+        if offset < first_offset:
+            raise OffsetOutOfRange(offset, first_offset, max(first_offset, self.end_offset))
+
     def chunk(self, offset: int) -> list[Record]:
-        """The record at `offset`, which is below `end_offset`, and some that follow."""
+        """The record at `offset`, which is below `end_offset`, and some that follow. Raises as
+        `items` does."""
         records: list[Record] = []
         for row, entry in self.items(offset):
             records += records_of(row, entry)
         return [record for record in records if record.offset >= offset]
 
     def records(self, start: int, stop: int) -> Iterator[Record]:
-        """The records from `start` up to, not including, `stop`, which is not beyond the end."""
+        """The records from `start` up to, not including, `stop`, which is not beyond the end.
+        Raises as `items` does."""
         while start < stop:
             for record in self.chunk(start):
                 if record.offset >= stop:
@@ -83,7 +106,11 @@ class DeliveredLog:
 
 
 class Follower:
-    """An endless iterator over records, for one thread or one coroutine."""
+    """An endless iterator over records, for one thread or one coroutine.
+
+    Ends when the log is closed. Raises `NodeStopped`, and `OffsetOutOfRange` when what comes next
+    is compacted, which names the first offset that is left.
+    """
 
     def __init__(self, log: DeliveredLog, start: int) -> None:
         self._log = log

@@ -52,6 +52,15 @@ class Delivery:
         self._remember(index)
         return row
 
+    def install(self, position: Position) -> None:
+        """A snapshot stands for everything up to here, further than was delivered."""
+        if position.index <= self.index:
+            raise InvariantBroken(f"a snapshot of {position.index} installed over {self.index}")
+        self.index, self.offset, self.digest, self.timestamp_ms, rows = position
+        self.producers = Producers(rows)
+        self._rows.clear()
+        self._digests = {position.index: position.digest}
+
     @property
     def unwritten(self) -> int:
         """How many entries were delivered since `take_rows`."""

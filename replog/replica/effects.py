@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from replog.agreement import Leadership
     from replog.entry import Entry
+    from replog.retention import Retention
+    from replog.snapshot import Snapshot
     from replog.store.interface import Batch, Delivered, ProducerRow
 
 Ticket = Any
@@ -25,13 +27,49 @@ class Outgoing(NamedTuple):
     """Travels on the bulk channel; a refusal is reported with `Replica.lost`."""
 
 
-class Load(NamedTuple):
-    """A range of entries to read from the store, answered with `Replica.loaded`."""
+class LoadEntries(NamedTuple):
+    """Wants `Reader.entries`."""
 
-    load_id: int
     first: int
     last: int
     bytes_max: int
+
+
+class LoadPart(NamedTuple):
+    """Wants a `PartOfPiece`, or None when that piece is not there any more."""
+
+    snapshot_id: int
+    number: int
+    start: int
+    bytes_max: int
+
+
+class PartOfPiece(NamedTuple):
+    """A part of one piece of a snapshot, and what its receiver checks the whole piece with."""
+
+    data: bytes
+    """Empty beyond the end."""
+    piece_size: int
+    piece_crc: int
+
+
+class LoadDigest(NamedTuple):
+    """Wants the `StateDigest` over the pieces of a snapshot, as they can be read back."""
+
+    snapshot_id: int
+    pieces: int
+
+
+class LoadDroppable(NamedTuple):
+    """Wants `retention.droppable`."""
+
+    retention: Retention
+    wall_ms: int
+    index_max: int
+
+
+Load = LoadEntries | LoadPart | LoadDigest | LoadDroppable
+"""Something to read from the store; see `replog.loads`."""
 
 
 class Completion(NamedTuple):
@@ -47,18 +85,35 @@ class Completion(NamedTuple):
     """Whether the one ticket stands for all `count` records."""
 
 
+class Stored(NamedTuple):
+    """Something the host asked for is on disk."""
+
+    ticket: Ticket
+    result: Any
+
+
 class Effects(NamedTuple):
     """Everything one step wants done, in the order of the fields."""
 
     sends: Sequence[Outgoing]
     batch: tuple[int, Batch] | None
     """To be committed, in the order of the ids; answered with `Replica.durable`."""
-    loads: Sequence[Load]
+    loads: Sequence[tuple[int, Load]]
+    """By number; answered with `Replica.loaded`."""
     delivered: Sequence[tuple[Delivered, Entry]]
     """For readers, in index order."""
     completions: Sequence[Completion]
     barriers: Sequence[Ticket]
     """Barriers that hold: everything committed before them is delivered here."""
+    stored: Sequence[Stored] = ()
+    installed: Snapshot | None = None
+    """A snapshot took the place of the log up to its position, which is delivered by that; this
+    comes before `delivered`."""
+    skipped: Sequence[Completion] = ()
+    """Records of this node among those that the snapshot stands for: they are in the log, but
+    nobody knows where. `base_offset` says nothing."""
+    first_offset: int | None = None
+    """Records below this one are dropped, beginning with this batch: tell readers first."""
 
 
 class MachineStatus(NamedTuple):
@@ -68,6 +123,15 @@ class MachineStatus(NamedTuple):
     """It has taken every record below."""
     failure: str
     """Empty, or why it takes no more."""
+
+
+class SnapshotStatus(NamedTuple):
+    """A whole snapshot."""
+
+    index: int  # type: ignore[assignment]
+    offset: int
+    size: int
+    """Bytes of its state; 0 without a machine."""
 
 
 class Status(NamedTuple):
@@ -93,5 +157,11 @@ class Status(NamedTuple):
     """Messages dropped since the node started, by cause."""
     alarm: str
     """Empty, or what an operator must look at."""
+    snapshot: SnapshotStatus | None = None
+    """The newest whole snapshot here."""
+    transfer: str = ""
+    """Empty, or what of a snapshot this node has received so far."""
+    readers: Mapping[str, int] = {}
+    """Named readers of this node: each has acknowledged every record below its offset."""
     machine: MachineStatus | None = None
     """None when no machine is attached."""

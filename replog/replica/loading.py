@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replog.entry import NO_EPOCH
-from replog.replica.effects import Load
+from replog.replica.effects import LoadEntries
 from replog.store.interface import StoredEntry
 
 if TYPE_CHECKING:
@@ -21,27 +21,24 @@ if TYPE_CHECKING:
 
     from replog.agreement import Core, Send
     from replog.config import Limits
+    from replog.replica.loads import Loads
     from replog.replica.window import Window
 
     SendEntries = Callable[[Send, Sequence[StoredEntry]], None]
 
 
 class Loading:
-    """Loads under way and their results."""
+    """Sends that wait for the disk."""
 
-    def __init__(self, core: Core, window: Window, limits: Limits, send: SendEntries) -> None:
+    def __init__(
+        self, core: Core, window: Window, limits: Limits, loads: Loads, send: SendEntries
+    ) -> None:
         self._core = core
         self._window = window
         self._limits = limits
+        self._loads = loads
         self._send = send
-        self._next_id = 1
-        self._loads: list[Load] = []
-        self._sends: dict[int, Send] = {}
-
-    def take(self) -> list[Load]:
-        """Loads to carry out since the last call."""
-        loads, self._loads = self._loads, []
-        return loads
+        self._waiting: list[Send] = []
 
     def fill(self, send: Send) -> None:
         """Send with entries from the window, or once they are loaded."""
@@ -65,15 +62,23 @@ class Loading:
 
     def give_up(self) -> None:
         """The leadership changed: sends that still wait for the disk are out of date."""
-        given_up, self._sends = self._sends, {}
-        for send in given_up.values():
+        given_up, self._waiting = self._waiting, []
+        for send in given_up:
             self._core.lost(send.to)
 
-    def loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
-        """The answer to a load, from its first index on; empty when that is not on the disk."""
-        send = self._sends.pop(load_id, None)
-        if send is None:
+    def _load(self, send: Send) -> None:
+        first, last = send.entries[0].index, send.entries[-1].index
+        self._waiting.append(send)
+        self._loads.ask(
+            LoadEntries(first, last, self._limits.message_bytes_max),
+            lambda _, entries: self._loaded(send, entries),
+        )
+
+    def _loaded(self, send: Send, entries: Sequence[StoredEntry]) -> None:
+        """From its first index on; empty when that is not on the disk."""
+        if not any(waiting is send for waiting in self._waiting):
             return
+        self._waiting = [waiting for waiting in self._waiting if waiting is not send]
         found = []
         for ref, stored in zip(send.entries, entries, strict=False):
             if stored.index != ref.index or ref.epoch not in (stored.epoch, NO_EPOCH):
@@ -83,12 +88,6 @@ class Loading:
             self._leave(send, found)
         else:
             self._core.lost(send.to)
-
-    def _load(self, send: Send) -> None:
-        first, last = send.entries[0].index, send.entries[-1].index
-        self._loads.append(Load(self._next_id, first, last, self._limits.message_bytes_max))
-        self._sends[self._next_id] = send
-        self._next_id += 1
 
     def _leave(self, send: Send, found: Sequence[StoredEntry]) -> None:
         self._send(send, found)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replog.config import Limits
+    from replog.producers import ProducerRow
 
 RECORD_OVERHEAD_BYTES = 5
 """At most what msgpack adds to a record."""
@@ -165,6 +166,30 @@ class Origin:
         self._probing = False
         self._restart_timer(now)
         return Completion(own.tickets, base_offset, run.count, own.size, own.whole)
+
+    def is_own(self, life: int) -> bool:
+        """Whether records that this node appended in this life, and that were delivered, are of its
+        present one. Raises `InvariantBroken` for a later life."""
+        if life > self._life:
+            raise InvariantBroken(
+                f"records of a later life of {self._node} are in the log: a copy of this directory "
+                f"runs elsewhere"
+            )
+        return life == self._life
+
+    def install(self, row: ProducerRow) -> list[Completion]:
+        """A snapshot stands for everything of this producer up to here, at offsets that nobody
+        knows: those of them that were waited for. Raises as `is_own`."""
+        skipped: list[Completion] = []
+        while self.is_own(row.life) and self._runs:
+            own = self._runs[0]
+            if own.run.first_sequence >= row.next_sequence:
+                break
+            self._runs.popleft()
+            self.pending_records -= own.run.count
+            skipped.append(Completion(own.tickets, -1, own.run.count, own.size, own.whole))
+        self.rewind()
+        return skipped
 
     def drain(self) -> tuple[list[Ticket], list[Ticket]]:
         """At the end: tickets that have no sequence number, and tickets whose outcome is open."""

@@ -14,13 +14,14 @@ Rules of this file:
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replog.agreement import EntryRef, Meta, Restored
 from replog.codec import Codec
 from replog.entry import Kind, Run, make_entry, parse_entry
 from replog.errors import InvariantBroken, PeerFault
 from replog.messages import TRUNK_MESSAGES
+from replog.replica.catchup import Catchup, Keeping
 from replog.replica.comparison import Comparison
 from replog.replica.delivery import Delivery
 from replog.replica.effects import Completion, Effects, Outgoing, Status, Ticket
@@ -41,12 +42,17 @@ if TYPE_CHECKING:
     from replog.agreement import Agreement, Leadership, Message, Ready, Send, Write
     from replog.config import Limits
     from replog.entry import Entry
-    from replog.store.interface import Delivered, Restoration
+    from replog.replica.effects import Stored
+    from replog.snapshot import Snapshot
+    from replog.store.interface import Delivered, Restoration, StoredSnapshot
 
 ROUNDS_PER_STEP_MAX = 64
 """Bounds the work of one step."""
 UNWRITTEN_ROWS_MAX = 256
 """Delivered entries whose rows wait for `position_delay_ms`; more go with the next batch."""
+
+
+KEEP_EVERYTHING = Keeping()
 
 
 class Replica:
@@ -59,6 +65,8 @@ class Replica:
         limits: Limits,
         now: int,
         random: Random,
+        *,
+        keeping: Keeping = KEEP_EVERYTHING,
     ) -> None:
         identity, membership = restoration.identity, restoration.membership
         self.node = identity.node
@@ -75,8 +83,19 @@ class Replica:
         self._codec = Codec(agreement.messages)
         self._outbox = Outbox()
         self._window = Window(limits.window_bytes_max, restoration.tail)
-        self._loading = Loading(self._core, self._window, limits, self._send_entries)
         self._delivery = Delivery(restoration.position)
+        self.catchup = Catchup(
+            restoration,
+            self._core,
+            self._delivery,
+            keeping=keeping,
+            limits=limits,
+            post=self._post,
+        )
+        """Snapshots, compaction and named readers: the host speaks to this part itself."""
+        self._loading = Loading(
+            self._core, self._window, limits, self.catchup.loads, self._send_entries
+        )
         self._origin = Origin(identity.node, identity.life, limits)
         self._intake = Intake(limits)
         self._reads = Reads(identity.node, identity.life, self._core, limits.retry_ms)
@@ -97,6 +116,7 @@ class Replica:
                 reads=self._reads,
                 comparison=self._comparison,
                 introduction=self._introduction,
+                catchup=self.catchup,
                 post=self._post,
                 post_after_writes=self._post_after_writes,
             )
@@ -106,6 +126,9 @@ class Replica:
         self._position_deadline: int | None = None
         self._delivered: list[tuple[Delivered, Entry]] = []
         self._completions: list[Completion] = []
+        self._stored: list[Stored] = []
+        self._installed: Snapshot | None = None
+        self._skipped: list[Completion] = []
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -154,14 +177,18 @@ class Replica:
         write_id = self._outbox.durable(batch_id)
         if write_id:
             self._core.durable(now, write_id)
+        told, installed = self.catchup.durable(now, batch_id)
+        self._stored += told
+        if installed is not None:
+            self._finish_install(installed)
 
     def released(self) -> list[Outgoing]:
         """What may leave without waiting for the step: what the disk held back, first of all."""
         return self._outbox.take_sends()
 
-    def loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
-        """The answer to a `Load`; empty when the range is not there any more."""
-        self._loading.loaded(load_id, entries)
+    def loaded(self, now: int, load_id: int, result: Any) -> None:
+        """What a load of this number wanted (`replog.loads`)."""
+        self.catchup.loads.answer(now, load_id, result)
 
     def lost(self, to: str) -> None:
         """A bulk message to this peer was refused by the transport."""
@@ -176,6 +203,7 @@ class Replica:
             self._origin.deadline,
             self._reads.deadline,
             self._comparison.deadline,
+            self.catchup.deadline,
         ):
             if deadline is not None and (first is None or deadline < first):
                 first = deadline
@@ -193,20 +221,26 @@ class Replica:
         self._window.settle()
         for to, question in self._comparison.questions(now, self._delivery):
             self._post(to, question)
+        self.catchup.turn(now, wall_ms)
         batch = self._take_batch(now)
         if self._window.is_full:
             settled = self._outbox.settled_index(self._core.last_index)
             self._window.evict(min(self._delivery.index, settled))
-        barriers = self._reads.passed(self._delivery.index)
+        barriers = self._reads.passed(0 if self.catchup.is_installing else self._delivery.index)
         effects = Effects(
             self._outbox.take_sends(),
             batch,
-            self._loading.take(),
+            self.catchup.loads.take(),
             self._delivered,
             self._completions,
             barriers,
+            self._stored,
+            self._installed,
+            self._skipped,
+            self.catchup.first_offset_to_tell(),
         )
         self._delivered, self._completions = [], []
+        self._stored, self._installed, self._skipped = [], None, []
         return effects
 
     def _drive(self, now: int, wall_ms: int) -> None:
@@ -215,7 +249,7 @@ class Replica:
             leadership = core.leadership
             if leadership != self._leadership:
                 self._watch_leadership(now, leadership)
-            if self._delivery.index < self._commit_index:
+            if self._delivery.index < self._commit_index and not self.catchup.is_installing:
                 self._deliver(now)
             if self.leads:
                 self._propose(wall_ms)
@@ -224,7 +258,7 @@ class Replica:
                     self._post(to, request)
             if not core.has_ready():
                 break
-            self._take_ready(core.ready())
+            self._take_ready(now, core.ready())
         for to, forward, bodies in self._origin.forwards(now):
             self._post(to, forward, bodies)
 
@@ -266,7 +300,7 @@ class Replica:
             if not self._propose_entry(Kind.NOOP, (), (), wall_ms):
                 return False
             self._leadership = self._core.leadership
-        if self._delivery.index < self._leadership.first_index:
+        if self._delivery.index < self._leadership.first_index or self.catchup.is_installing:
             return False
         self._intake.open(self._delivery.producers)
         self._origin.rewind()
@@ -287,7 +321,7 @@ class Replica:
         self._window.stage(ref, entry)
         return True
 
-    def _take_ready(self, ready: Ready) -> None:
+    def _take_ready(self, now: int, ready: Ready) -> None:
         for write in ready.writes:
             self._take_write(write)
         for send in ready.sends:
@@ -298,6 +332,8 @@ class Replica:
                 self._post(*answer)
         for token in ready.reads_failed:
             self._reads.failed(token)
+        for peer in ready.snapshots_for:
+            self.catchup.snapshots.offer(now, peer)
         if ready.commit_index < self._commit_index:
             raise InvariantBroken(f"{self._commit_index} was committed, now {ready.commit_index}")
         self._commit_index = ready.commit_index
@@ -307,11 +343,12 @@ class Replica:
             if write.truncate_from <= self._delivery.index:
                 raise InvariantBroken(f"the core truncates from {write.truncate_from}, delivered")
             self._window.truncate(write.truncate_from)
+        install = self._begin_install(write.install) if write.install is not None else None
         entries = [
             StoredEntry(wanted.index, wanted.epoch, self._window.write(wanted).data)
             for wanted in write.entries
         ]
-        stored = StoredWrite(write.promise, write.truncate_from, entries)
+        stored = StoredWrite(write.promise, write.truncate_from, install, entries)
         self._outbox.write(write.write_id, stored)
 
     def _take_send(self, send: Send) -> None:
@@ -340,6 +377,7 @@ class Replica:
             row = delivery.deliver(index, entry)
             self._delivered.append((row, entry))
             self._complete(now, row, entry)
+            self.catchup.delivered(now, row.count, len(entry.data))
         if delivery.unwritten and self._position_deadline is None:
             self._position_deadline = now + self._limits.position_delay_ms
         self._comparison.schedule(now, delivery, leads=self.leads)
@@ -348,15 +386,23 @@ class Replica:
         offset = row.base_offset
         for place in row.accepted:
             run = entry.runs[place]
-            if run.node == self.node:
-                if run.life > self._identity.life:
-                    raise InvariantBroken(
-                        f"records of a later life of {self.node} are in the log: a copy of this "
-                        f"directory runs elsewhere"
-                    )
-                if run.life == self._identity.life:
-                    self._completions.append(self._origin.delivered(now, run, offset))
+            if run.node == self.node and self._origin.is_own(run.life):
+                self._completions.append(self._origin.delivered(now, run, offset))
             offset += run.count
+
+    def _begin_install(self, index: int) -> StoredSnapshot:
+        """A snapshot takes the place of everything up to this index, once that is stored."""
+        stored = self.catchup.begin_install(index)
+        self._delivery.install(stored.snapshot.position)
+        self._position_deadline = None
+        self._window.drop(index)
+        return stored
+
+    def _finish_install(self, snapshot: Snapshot) -> None:
+        self._installed = snapshot
+        row = snapshot.position.producers.get(self.node)
+        if row is not None:
+            self._skipped += self._origin.install(row)
 
     # -- batches and messages ------------------------------------------------------------------
 
@@ -365,7 +411,9 @@ class Replica:
         introduced = self._introduction.take_newly_done()
         due = self._position_deadline is not None and now >= self._position_deadline
         due = due or self._delivery.unwritten >= UNWRITTEN_ROWS_MAX
-        if not (self._outbox.has_writes or peers or introduced or due):
+        due = due or self.catchup.wants_position
+        more = self.catchup.wants_batch
+        if not (self._outbox.has_writes or peers or introduced or due or more):
             return None
         rows: list[Delivered] = []
         position = None
@@ -373,7 +421,8 @@ class Replica:
             rows, position = self._delivery.take_rows()
             self._position_deadline = None
         batch_id, writes = self._outbox.issue()
-        return batch_id, Batch(writes, rows, position, peers, introduced)
+        batch = Batch(writes, rows, position, peers, introduced)
+        return batch_id, self.catchup.fill(batch_id, batch)
 
     def final_batch(self) -> Batch:
         """On close: the position that no batch has carried yet."""
@@ -421,7 +470,7 @@ class Replica:
             last_index=self._core.last_index,
             commit_index=self._commit_index,
             applied_index=delivery.index,
-            first_offset=0,
+            first_offset=self.catchup.first_offset,
             end_offset=delivery.offset,
             digest=delivery.digest,
             producers=delivery.producers.snapshot(),
@@ -429,6 +478,9 @@ class Replica:
             pending_records=self._origin.pending_records,
             drops=self.faults + drops + Counter({"disk too slow": self._outbox.lost_count}),
             alarm=self._comparison.alarm,
+            snapshot=self.catchup.snapshots.status(),
+            transfer=self.catchup.receiving.status(),
+            readers=self.catchup.readers,
         )
 
 
@@ -438,6 +490,7 @@ def _restored(restoration: Restoration) -> Restored:
         promise=restoration.promise,
         epochs=restoration.epochs,
         last_index=restoration.last_index,
+        base=EntryRef(restoration.base.index, restoration.base.epoch),
         commit_index=restoration.position.index,
         membership=restoration.membership,
         accepted=tuple([EntryRef(stored.index, stored.epoch) for stored in restoration.tail]),

@@ -12,13 +12,16 @@ from replog.messages import (
     DigestAnswer,
     Diverged,
     Expected,
+    FetchPiece,
     Forward,
     Meet,
     Met,
     NotLeader,
+    OfferSnapshot,
     ReadAnswer,
     ReadRequest,
     Refused,
+    SnapshotPart,
 )
 from replog.replica.comparison import diverged
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.agreement import Core, Message
+    from replog.replica.catchup import Catchup
     from replog.replica.comparison import Comparison
     from replog.replica.delivery import Delivery
     from replog.replica.intake import Intake
@@ -46,6 +50,7 @@ class Parts(NamedTuple):
     reads: Reads
     comparison: Comparison
     introduction: Introduction
+    catchup: Catchup
     post: Callable[[str, Message], None]
     """Sends a message that promises nothing."""
     post_after_writes: Callable[[str, Message], None]
@@ -70,6 +75,7 @@ class Trunk:
             Meet: self._meet,
             Met: self._met,
             Refused: self._refused,
+            FetchPiece: self._fetch_piece,
         }
 
     def receive(
@@ -78,6 +84,8 @@ class Trunk:
         """One message of a bound sender, with the bodies of its runs."""
         if isinstance(message, Forward):
             self._forward(sender, life, message, bodies)
+        elif isinstance(message, OfferSnapshot | SnapshotPart):
+            self._take_of_snapshot(now, sender, message, bodies)
         elif bodies:
             raise PeerFault(f"{type(message).__name__} travels with {len(bodies)} parts")
         else:
@@ -152,3 +160,20 @@ class Trunk:
 
     def _refused(self, _: int, sender: str, message: Refused) -> None:
         self._parts.introduction.refused(sender, message)
+
+    def _fetch_piece(self, now: int, sender: str, message: FetchPiece) -> None:
+        self._parts.catchup.snapshots.fetched(now, sender, message)
+
+    def _take_of_snapshot(
+        self, now: int, sender: str, message: OfferSnapshot | SnapshotPart, bodies: Sequence[bytes]
+    ) -> None:
+        parts = self._parts
+        if len(bodies) != 1:
+            raise PeerFault(f"{type(message).__name__} travels with {len(bodies)} parts")
+        if not parts.introduction.done:
+            return
+        if isinstance(message, SnapshotPart):
+            parts.catchup.receiving.part(now, sender, message, bodies[0])
+        else:
+            index = parts.delivery.index
+            parts.catchup.receiving.offered(now, sender, message, bodies[0], index)

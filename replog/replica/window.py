@@ -65,6 +65,11 @@ class Window:
         for index in [index for index in self._entries if index >= first]:
             self._remove(index)
 
+    def drop(self, through: int) -> None:
+        """Drop every entry up to this index: a snapshot stands for them."""
+        for index in [index for index in self._entries if index <= through]:
+            self._remove(index)
+
     def find(self, ref: EntryRef) -> tuple[Epoch, Entry] | None:
         """The entry that this names, with its epoch, if it is here."""
         held = self._entries.get(ref.index)

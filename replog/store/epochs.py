@@ -6,6 +6,8 @@ Rules of this file:
 2. Neighbouring runs differ. A gap is a run of `NO_EPOCH`, which no entry has; none ends the log.
 3. What is delivered is fixed and has no gaps: only the runs from the last fixed entry on are ever
    looked at to change them, so a change costs what lies above that, not the length of the log.
+   Only to cut off the beginning of the log takes all of them.
+4. The first run begins with the first entry that the log may hold: right behind its base.
 """
 
 from __future__ import annotations
@@ -60,10 +62,14 @@ class RunChanges(NamedTuple):
     """Drop every run that begins at this index or above."""
     runs: Sequence[EpochRun]
     """To be added behind those that are left."""
+    drop_below: int | None = None
+    """Drop every run that begins below this index."""
+    first: Sequence[EpochRun] = ()
+    """One at most, to be put before those that are left."""
 
 
 class ChangingEpochs:
-    """The epochs of a log while its entries are written and truncated."""
+    """The epochs of a log while its entries are written, truncated and compacted."""
 
     def __init__(self, runs: tuple[EpochRun, ...], last_index: int, fixed_to: int) -> None:
         """`last_index` is that of the log; entries up to `fixed_to` will not be touched."""
@@ -73,6 +79,8 @@ class ChangingEpochs:
         # The run of the last fixed entry keeps its first index: what is below it cannot change.
         self._place = max(0, bisect_right(runs, fixed_to, key=_first_index) - 1)
         self._runs = list(runs[self._place :])
+        self._front: Sequence[EpochRun] | None = None
+        """The runs before those, once some of them are cut off."""
 
     @property
     def whole_to(self) -> int:
@@ -126,6 +134,27 @@ class ChangingEpochs:
         if self._runs and self._runs[-1][1] == NO_EPOCH:
             self.last_index = self._runs.pop()[0] - 1
 
+    def epoch_at(self, index: int) -> Epoch:
+        """The epoch at an index up to the last entry."""
+        if self._runs and index >= self._runs[0][0]:
+            return epoch_at(self._runs, index)
+        return epoch_at(self._before if self._front is None else self._front, index)
+
+    def cut(self, index: int) -> None:
+        """Every entry up to this index is dropped, and the log begins right behind it, if only with
+        a gap. Costs O(runs)."""
+        if index >= self.last_index:
+            self.last_index = index
+            self._front, self._runs = (), []
+            return
+        front = self._before[: self._place] if self._front is None else self._front
+        runs = [*front, *self._runs]
+        following = index + 1
+        gone = max(bisect_right(runs, following, key=_first_index) - 1, 0)
+        runs[: gone + 1] = [(following, runs[gone][1])]
+        left = max(len(front) - gone, 0)
+        self._front, self._runs = runs[:left], runs[left:]
+
     def result(self) -> tuple[tuple[EpochRun, ...], RunChanges]:
         """The runs now, and what changed."""
         runs, before = self._runs, self._before[self._place :]
@@ -133,7 +162,11 @@ class ChangingEpochs:
         while same < min(len(runs), len(before)) and runs[same] == before[same]:
             same += 1
         dropped, added = before[same:], runs[same:]
+        back = RunChanges(dropped[0][0] if dropped else None, added)
+        if self._front is not None:
+            left = (*self._front, *runs)
+            drop_below = left[0][0] if left else self.last_index + 1
+            return left, back._replace(drop_below=drop_below, first=self._front[:1])
         if not dropped and not added:
             return self._before, RunChanges(None, ())
-        kept = self._before[: self._place + same]
-        return (*kept, *added), RunChanges(dropped[0][0] if dropped else None, added)
+        return (*self._before[: self._place + same], *added), back

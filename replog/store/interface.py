@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from replog.entry import Epoch
 from replog.producers import ProducerRow as ProducerRow  # noqa: PLC0414 - exported
+from replog.snapshot import Position as Position  # noqa: PLC0414 - exported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from replog.membership import Membership
+    from replog.snapshot import Base, Snapshot
 
 
 class Identity(NamedTuple):
@@ -41,12 +43,32 @@ class StoredEntry(NamedTuple):
     data: bytes
 
 
+class StoredSnapshot(NamedTuple):
+    """A whole snapshot under its id."""
+
+    snapshot_id: int
+    snapshot: Snapshot
+
+
+class StoredPiece(NamedTuple):
+    """One piece of a snapshot."""
+
+    snapshot_id: int
+    number: int
+    """From 1."""
+    data: bytes
+
+
 class StoredWrite(NamedTuple):
     """One `agreement.Write` with its bytes; applied in the order of the fields."""
 
     promise: Epoch | None = None
     truncate_from: int | None = None
     """Drop every entry from this index on."""
+    install: StoredSnapshot | None = None
+    """Begin the log anew behind this snapshot, whose pieces are stored and which becomes the newest
+    one: every entry up to its index goes, with every delivered row, and its position counts. The
+    entries above it stay."""
     entries: Sequence[StoredEntry] = ()
     """Each at any index above the position: behind the last entry, over one, or leaving a gap."""
 
@@ -67,17 +89,6 @@ class Delivered(NamedTuple):
     """The chain's digest after this entry."""
 
 
-class Position(NamedTuple):
-    """How far delivery has come: the state after entry `index`. The commit hint on open."""
-
-    index: int  # type: ignore[assignment]
-    offset: int
-    """The next offset to be given."""
-    digest: bytes
-    timestamp_ms: int
-    producers: Mapping[str, ProducerRow]
-
-
 class Peer(NamedTuple):
     """What this node remembers of another: the identity it first showed."""
 
@@ -86,7 +97,8 @@ class Peer(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One group of changes, applied all or nothing in the order of the fields."""
+    """One group of changes, applied all or nothing: dropped snapshots and pieces first, then the
+    others in the order of the fields."""
 
     writes: Sequence[StoredWrite] = ()
     delivered: Sequence[Delivered] = ()
@@ -96,6 +108,17 @@ class Batch(NamedTuple):
     """Rows to replace."""
     introduced: bool = False
     """Set once a majority of the other bootstrap members have bound this store id."""
+    dropped_snapshots: Sequence[int] = ()
+    """Ids of snapshots that go, whole or not, before new pieces come."""
+    pieces: Sequence[StoredPiece] = ()
+    """Of a snapshot that is not whole yet."""
+    sealed: StoredSnapshot | None = None
+    """This snapshot is whole from here; its index is at or below the position."""
+    compact_to: int | None = None
+    """Every entry up to this index goes, with its delivered row: at or below the position, and at
+    or below the newest whole snapshot."""
+    readers: Mapping[str, int | None] | None = None
+    """Named readers, and the offset up to which each has acknowledged; None: it is forgotten."""
 
 
 class Restoration(NamedTuple):
@@ -109,15 +132,19 @@ class Restoration(NamedTuple):
     epochs: tuple[tuple[int, Epoch], ...]
     """(first index, epoch) of each run of entries of one epoch, ascending; `NO_EPOCH` for a gap,
     which only lies above `position.index` and below `last_index`."""
-    first_index: int
-    """1 until something is compacted."""
+    base: Base
+    """`NO_BASE` until something is compacted."""
     last_index: int
-    """Of the highest entry; 0 for none."""
+    """Of the highest entry; the base's for none."""
     position: Position
+    snapshot: StoredSnapshot | None
+    """The newest whole one. Whatever else there is of snapshots is gone by now."""
     peers: Mapping[str, Peer]
     tail: Sequence[StoredEntry]
     """The entries above `position.index`, ascending, checked as by any read. Bounded by what a
     leader may have in flight."""
+    readers: Mapping[str, int]
+    """As `Reader.readers`."""
 
 
 class Reader(Protocol):
@@ -129,14 +156,42 @@ class Reader(Protocol):
 
     def delivered(self, offset: int, bytes_max: int) -> list[tuple[Delivered, StoredEntry]]:
         """Delivered entries that hold records, beginning with the one that holds `offset`, with
-        their stored bytes, cut as `entries` is. Empty when `offset` is not delivered yet.
-        Raises `Corruption`."""
+        their stored bytes, cut as `entries` is. Empty when `offset` is not delivered yet, or not
+        kept any more. Raises `Corruption`."""
 
     def digest(self, index: int) -> bytes | None:
         """The chain's digest after entry `index`; None when its row is not here."""
 
     def position(self) -> Position:
         """How far delivery has come on this disk. Raises `Corruption`."""
+
+    def base(self) -> Base:
+        """What the log begins behind. Raises `Corruption`."""
+
+    def snapshot(self) -> StoredSnapshot | None:
+        """The newest whole snapshot, if there is one. Raises `Corruption`."""
+
+    def piece(self, snapshot_id: int, number: int) -> bytes | None:
+        """One piece of a snapshot, whole or not; None when it is not here (any more).
+        Raises `Corruption`."""
+
+    def readers(self) -> Mapping[str, int]:
+        """Named readers, and the offset up to which each has acknowledged. Raises `Corruption`."""
+
+    def index_below(self, offset: int) -> int:
+        """The highest delivered index all of whose records, and all before, lie below this offset;
+        the base's for none. Raises `Corruption`."""
+
+    def offset_at(self, timestamp_ms: int) -> int:
+        """The first offset still kept whose record is not older than this; the next offset to be
+        given when there is none. Raises `Corruption`."""
+
+    def offset_behind(self, index: int) -> int:
+        """The offset after the records of this delivered entry; the base's for the base.
+        Raises `Corruption` when its row is missing or damaged."""
+
+    def log_extent(self) -> tuple[int, int]:
+        """Bytes of the pages that the entries take, and how many entries there are."""
 
     def close(self) -> None:
         """Release the store; harmless twice. Later reads raise `StoreFailed`."""

@@ -9,15 +9,19 @@ Rules of this file:
 
 Tables::
 
-    meta       name                 format, identity, eras, life, introduced, promise, position
+    meta       name                 format, identity, eras, life, introduced, promise, position,
+                                    base
     promise    "copy"               the second copy of the promise
     log        index                crc, epoch, the entry's bytes
     epochs     first index          epoch: the runs of entries of one epoch, `NO_EPOCH` for a gap
     delivered  base offset, index   count, accepted runs, timestamp, digest
     peers      node id              store id, life
+    snapshots  snapshot id, number  number 0: the header of a whole snapshot; from 1: a piece
+    readers    name                 the offset up to which it has acknowledged
 
-A value is four bytes of crc32, then its content: msgpack, but in `log`. There the crc covers key,
-epoch and the entry's header; the header holds the crc of the entry's body, and so covers the rest.
+A value is four bytes of crc32, then its content: msgpack, but in `log` and for pieces. In `log` the
+crc covers key, epoch and the entry's header; the header holds the crc of the entry's body, and so
+covers the rest. A piece is its bytes.
 """
 
 from __future__ import annotations
@@ -33,13 +37,21 @@ from replog.entry import LENGTH_BYTES, Entry, Epoch, parse_entry
 from replog.errors import Corruption, PeerFault
 from replog.membership import Membership, decode_membership
 from replog.producers import ProducerRow
-from replog.store.interface import Delivered, Peer, Position, StoredEntry
+from replog.snapshot import Base, decode_snapshot, encode_snapshot
+from replog.store.interface import (
+    Delivered,
+    Peer,
+    Position,
+    StoredEntry,
+    StoredPiece,
+    StoredSnapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FORMAT = 1
-"""Version of this layout. A store of a newer one is not opened."""
+FORMAT = 2
+"""Version of this layout. A store of another one is not opened."""
 
 META = "meta"
 PROMISE = "promise"
@@ -47,7 +59,9 @@ LOG = "log"
 EPOCHS = "epochs"
 DELIVERED = "delivered"
 PEERS = "peers"
-TABLES = (META, PROMISE, LOG, EPOCHS, DELIVERED, PEERS)
+SNAPSHOTS = "snapshots"
+READERS = "readers"
+TABLES = (META, PROMISE, LOG, EPOCHS, DELIVERED, PEERS, SNAPSHOTS, READERS)
 
 FORMAT_KEY = b"format"
 IDENTITY_KEY = b"identity"
@@ -57,9 +71,14 @@ INTRODUCED_KEY = b"introduced"
 PROMISE_KEY = b"promise"
 PROMISE_COPY_KEY = b"copy"
 POSITION_KEY = b"position"
+BASE_KEY = b"base"
+
+HEADER_NUMBER = 0
+"""Under which a snapshot's header stands before its pieces."""
 
 _CRC = Struct(">I")
 _DELIVERED_KEY = Struct(">QQ")
+_PIECE_KEY = Struct(">QI")
 _EPOCH = Struct(">QB")
 
 _SEEDS = {table: crc32(table.encode()) for table in TABLES}
@@ -119,24 +138,45 @@ def parse_delivered_key(file: str, key: bytes) -> tuple[int, int]:
     return base_offset, index
 
 
+def piece_key(snapshot_id: int, number: int) -> bytes:
+    """The key of a piece of a snapshot, or of its header: ascends with both numbers."""
+    return _PIECE_KEY.pack(snapshot_id, number)
+
+
+def parse_piece_key(file: str, key: bytes) -> tuple[int, int]:
+    """(snapshot id, number) of a key of `snapshots`."""
+    if len(key) != _PIECE_KEY.size:
+        raise corruption(file, SNAPSHOTS, key.hex(), "is no snapshot id and number")
+    snapshot_id, number = _PIECE_KEY.unpack(key)
+    return snapshot_id, number
+
+
 def _seal(table: str, key: bytes, content: object) -> bytes:
-    packed: bytes = msgpack.packb(content)
-    return _CRC.pack(crc32(packed, crc32(key, _SEEDS[table]))) + packed
+    return _seal_bytes(table, key, msgpack.packb(content))
+
+
+def _seal_bytes(table: str, key: bytes, content: bytes) -> bytes:
+    return b"".join((_CRC.pack(crc32(content, crc32(key, _SEEDS[table]))), content))
 
 
 def _unseal(
     file: str, table: str, key: bytes, value: bytes | None, build: Callable[..., Any]
 ) -> Any:
     """What `build` makes of the sealed content."""
+    content = _unseal_bytes(file, table, key, value)
+    try:
+        return build(msgpack.unpackb(content, use_list=False))
+    except (TypeError, ValueError, PeerFault) as error:  # msgpack's own errors are ValueErrors
+        raise corruption(file, table, _readable(table, key), f"is malformed: {error}") from error
+
+
+def _unseal_bytes(file: str, table: str, key: bytes, value: bytes | None) -> memoryview:
     if value is None:
         raise corruption(file, table, _readable(table, key), "is missing")
     content = memoryview(value)[_CRC.size :]
     if value[: _CRC.size] != _CRC.pack(crc32(content, crc32(key, _SEEDS[table]))):
         raise corruption(file, table, _readable(table, key), "does not match its checksum")
-    try:
-        return build(msgpack.unpackb(content, use_list=False))
-    except (TypeError, ValueError, PeerFault) as error:  # msgpack's own errors are ValueErrors
-        raise corruption(file, table, _readable(table, key), f"is malformed: {error}") from error
+    return content
 
 
 def _readable(table: str, key: bytes) -> str:
@@ -144,7 +184,15 @@ def _readable(table: str, key: bytes) -> str:
         return str(int.from_bytes(key, "big"))
     if table == DELIVERED and len(key) == _DELIVERED_KEY.size:
         return "offset {}, index {}".format(*_DELIVERED_KEY.unpack(key))
+    if table == SNAPSHOTS and len(key) == _PIECE_KEY.size:
+        return piece_name(*_PIECE_KEY.unpack(key))
     return key.decode("ascii", "backslashreplace")
+
+
+def piece_name(snapshot_id: int, number: int) -> str:
+    """What a key of `snapshots` is called in messages."""
+    part = f"piece {number}" if number != HEADER_NUMBER else "header"
+    return f"snapshot {snapshot_id}, {part}"
 
 
 # The values of `meta` and `promise`.
@@ -243,6 +291,22 @@ def parse_position(file: str, value: bytes | None) -> Position:
     return position
 
 
+def pack_base(base: Base) -> bytes:
+    """The value of `BASE_KEY`."""
+    return _seal(META, BASE_KEY, base)
+
+
+def parse_base(file: str, value: bytes | None) -> Base:
+    """What `pack_base` packed."""
+
+    def build(fields: tuple[Any, ...]) -> Base:
+        index, epoch, offset, digest, timestamp_ms = fields
+        return Base(index, Epoch(*epoch), offset, digest, timestamp_ms)
+
+    base: Base = _unseal(file, META, BASE_KEY, value, build)
+    return base
+
+
 # The values of the other tables.
 
 
@@ -323,3 +387,49 @@ def parse_peer(file: str, key: bytes, value: bytes) -> tuple[str, Peer]:
     """What `pack_peer` packed."""
     peer: Peer = _unseal(file, PEERS, key, value, lambda fields: Peer(*fields))
     return key.decode("ascii", "backslashreplace"), peer
+
+
+def pack_snapshot(stored: StoredSnapshot) -> tuple[bytes, bytes]:
+    """Key and value of the header of a whole snapshot."""
+    key = piece_key(stored.snapshot_id, HEADER_NUMBER)
+    return key, _seal_bytes(SNAPSHOTS, key, encode_snapshot(stored.snapshot))
+
+
+def parse_snapshot(file: str, key: bytes, value: bytes) -> StoredSnapshot:
+    """What `pack_snapshot` packed."""
+    snapshot_id, number = parse_piece_key(file, key)
+    content = _unseal_bytes(file, SNAPSHOTS, key, value)
+    try:
+        return StoredSnapshot(snapshot_id, decode_snapshot(content.tobytes()))
+    except PeerFault as error:
+        where = piece_name(snapshot_id, number)
+        raise corruption(file, SNAPSHOTS, where, f"is malformed: {error}") from error
+
+
+def pack_piece(piece: StoredPiece) -> tuple[bytes, bytes]:
+    """Key and value of a piece of a snapshot. Its bytes are copied once, into the value."""
+    key = piece_key(piece.snapshot_id, piece.number)
+    return key, _seal_bytes(SNAPSHOTS, key, piece.data)
+
+
+def parse_piece(file: str, key: bytes, value: bytes) -> StoredPiece:
+    """What `pack_piece` packed."""
+    snapshot_id, number = parse_piece_key(file, key)
+    return StoredPiece(snapshot_id, number, _unseal_bytes(file, SNAPSHOTS, key, value).tobytes())
+
+
+def reader_key(name: str) -> bytes:
+    """The key of a named reader."""
+    return name.encode()
+
+
+def pack_reader(name: str, offset: int) -> tuple[bytes, bytes]:
+    """Key and value of a named reader."""
+    key = reader_key(name)
+    return key, _seal(READERS, key, offset)
+
+
+def parse_reader(file: str, key: bytes, value: bytes) -> tuple[str, int]:
+    """What `pack_reader` packed."""
+    offset: int = _unseal(file, READERS, key, value, int)
+    return key.decode("utf-8", "backslashreplace"), offset

@@ -22,6 +22,7 @@ import lmdb
 
 from replog import failpoints
 from replog.errors import Corruption, InvariantBroken, StoreError, StoreFailed
+from replog.snapshot import HEADER_BYTES_MAX
 from replog.store import layout
 from replog.store.directory import (
     DATA_FILE,
@@ -42,13 +43,15 @@ from replog.store.lmdb_reader import (
     open_environment,
     open_reader,
 )
-from replog.store.opening import Opened, Owner, begin_life, put_promise
+from replog.store.opening import Opened, Owner, begin_life, drop_snapshot, put_promise
 from replog.store.rules import Changes, Outline, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.membership import Membership
+    from replog.snapshot import Base
+    from replog.store.epochs import RunChanges
     from replog.store.interface import Batch, Restoration
 
     Row = TypeVar("Row")
@@ -61,6 +64,11 @@ SPARE_BYTES = 1 << 20
 """More than LMDB takes for a transaction beside its rows."""
 ROW_BYTES_MAX = 8192
 """More than LMDB takes for a row beside twice its content: pages are half full at worst."""
+
+
+def room_for_freed(used_bytes: int) -> int:
+    """More than LMDB takes to write down which pages of a file it frees: 8 bytes for each."""
+    return used_bytes >> 8
 
 
 class LmdbStore(LmdbReads):
@@ -86,6 +94,8 @@ class LmdbStore(LmdbReads):
             restoration.epochs,
             restoration.last_index,
             restoration.position,
+            restoration.base,
+            restoration.snapshot,
         )
         self._committing = Lock()
         self._page_bytes = environment.stat()["psize"]
@@ -126,11 +136,8 @@ class LmdbStore(LmdbReads):
         if not self._committing.acquire(blocking=False):
             raise InvariantBroken("two threads commit to one store")
         try:
-            changes, outline = fold(self._outline, batches)
-            entries = [*changes.placed, *changes.appended]
-            content_bytes = sum([len(entry.data) for entry in entries])
-            rows = len(entries) + len(changes.epochs.runs) + len(changes.delivered)
-            self._stretch(2 * content_bytes + ROW_BYTES_MAX * rows)
+            changes, outline = fold(self._outline, batches, self.delivered_row)
+            self._stretch(self._room_for(changes))
             with self._environment.begin(write=True) as txn:
                 self._apply(txn, changes)
                 failpoints.reach("writer: inside a transaction")
@@ -146,12 +153,12 @@ class LmdbStore(LmdbReads):
             put_promise(txn, self.tables, StoredPromise(self._generation, changes.promise))
         if changes.truncate_from is not None:
             self._drop(txn, layout.LOG, changes.truncate_from)
+        if changes.base is not None:
+            self._begin_behind(txn, changes.base, changes)
         for entry in changes.placed:
             txn.put(*layout.pack_log_row(entry), db=self.tables[layout.LOG])
         self._append(txn, layout.LOG, changes.appended, layout.pack_log_row)
-        if changes.epochs.drop_from is not None:
-            self._drop(txn, layout.EPOCHS, changes.epochs.drop_from)
-        self._append(txn, layout.EPOCHS, changes.epochs.runs, layout.pack_epoch)
+        self._apply_epochs(txn, changes.epochs)
         self._append(txn, layout.DELIVERED, changes.delivered, layout.pack_delivered)
         if changes.position is not None:
             txn.put(layout.POSITION_KEY, layout.pack_position(changes.position), db=meta)
@@ -160,6 +167,57 @@ class LmdbStore(LmdbReads):
         if changes.introduced:
             introduced = layout.pack_introduced(introduced=True)
             txn.put(layout.INTRODUCED_KEY, introduced, db=meta)
+        self._apply_kept(txn, changes)
+
+    def _apply_epochs(self, txn: Transaction, changes: RunChanges) -> None:
+        if changes.drop_from is not None:
+            self._drop(txn, layout.EPOCHS, changes.drop_from)
+        self._append(txn, layout.EPOCHS, changes.runs, layout.pack_epoch)
+        if changes.drop_below is not None:
+            self._drop_below(txn, layout.EPOCHS, changes.drop_below)
+        for run in changes.first:
+            txn.put(*layout.pack_epoch(run), db=self.tables[layout.EPOCHS])
+
+    def _apply_kept(self, txn: Transaction, changes: Changes) -> None:
+        """Snapshots and named readers."""
+        snapshots = self.tables[layout.SNAPSHOTS]
+        for snapshot_id in changes.dropped_snapshots:
+            drop_snapshot(txn, snapshots, snapshot_id)
+        for piece in changes.pieces:
+            txn.put(*layout.pack_piece(piece), db=snapshots)
+        for stored in changes.sealed:
+            txn.put(*layout.pack_snapshot(stored), db=snapshots)
+        readers = self.tables[layout.READERS]
+        for name, offset in changes.readers.items():
+            if offset is None:
+                txn.delete(layout.reader_key(name), db=readers)
+            else:
+                txn.put(*layout.pack_reader(name, offset), db=readers)
+
+    def _begin_behind(self, txn: Transaction, base: Base, changes: Changes) -> None:
+        """Delete every entry and delivered row up to the base."""
+        txn.put(layout.BASE_KEY, layout.pack_base(base), db=self.tables[layout.META])
+        if not changes.installs:
+            for table in (layout.LOG, layout.DELIVERED):
+                self._drop_below(txn, table, base.index + 1)
+            return
+        # Whole tables go at the cost of their pages; the few entries above are put back.
+        log = self.tables[layout.LOG]
+        cursor = txn.cursor(log)
+        above = list(cursor) if cursor.set_range(layout.index_key(base.index + 1)) else []
+        above_bytes = 2 * sum([len(value) for _, value in above]) + ROW_BYTES_MAX * len(above)
+        self._stretch(self._room_for(changes) + above_bytes)
+        txn.drop(log, delete=False)
+        txn.drop(self.tables[layout.DELIVERED], delete=False)
+        txn.cursor(log).putmulti(above, append=True)
+
+    def _drop_below(self, txn: Transaction, table: str, index: int) -> None:
+        """Delete every row before this index, and look at no other. The index ends the key."""
+        end = layout.index_key(index)
+        cursor = txn.cursor(self.tables[table])
+        cursor.first()
+        while b"" < cursor.key()[-8:] < end:
+            cursor.delete()
 
     def _drop(self, txn: Transaction, table: str, first: int) -> None:
         """Delete every row from this index on."""
@@ -177,6 +235,18 @@ class LmdbStore(LmdbReads):
         _, added = txn.cursor(self.tables[table]).putmulti(map(pack, rows), append=True)
         if added != len(rows):
             raise Corruption(f"{self.file}: table {table} holds keys beyond its end")
+
+    def _room_for(self, changes: Changes) -> int:
+        """More than these changes may lengthen the file by."""
+        entries = [*changes.placed, *changes.appended]
+        content_bytes = sum([len(entry.data) for entry in entries])
+        content_bytes += sum([len(piece.data) for piece in changes.pieces])
+        content_bytes += HEADER_BYTES_MAX * len(changes.sealed)
+        rows = len(entries) + len(changes.epochs.runs) + len(changes.delivered)
+        rows += len(changes.pieces) + len(changes.readers)
+        frees = changes.base is not None or changes.dropped_snapshots
+        freed_bytes = room_for_freed(self._used_bytes) if frees else 0
+        return 2 * content_bytes + ROW_BYTES_MAX * rows + freed_bytes
 
     def _measure(self) -> int:
         return (self._environment.info()["last_pgno"] + 1) * self._page_bytes
@@ -232,7 +302,8 @@ def create_or_open(
         lock = DirectoryLock(directory)
         found = read_data_file(directory)
         if found is not None:
-            stretch(directory, min(found.used_bytes + SPARE_BYTES, map_bytes_max))
+            room = SPARE_BYTES + room_for_freed(found.used_bytes)
+            stretch(directory, min(found.used_bytes + room, map_bytes_max))
         formatted = is_marked(directory)
         environment = open_environment(directory, map_bytes=map_bytes_max, readonly=False)
         failpoints.reach("open: before the life is written")

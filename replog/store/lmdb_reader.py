@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import lmdb
 
+from replog.entry import INTEGER_MAX
 from replog.errors import Corruption, StoreError, StoreFailed, WrongStore
+from replog.snapshot import PIECES_MAX
 from replog.store import layout
 from replog.store.directory import DATA_FILE, check_present, in_use, read_data_file
 from replog.store.gate import Gate
-from replog.store.interface import Delivered, Identity, Position, StoredEntry
+from replog.store.interface import Delivered, Identity, Position, StoredEntry, StoredSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from replog.membership import Membership
+    from replog.snapshot import Base
 
 LMDB_ENGINE = 0
 """The 0.9 engine: py-lmdb 3 holds two whose files are incompatible."""
@@ -52,8 +55,6 @@ class Roots(NamedTuple):
 
     identity: Identity
     membership: Membership
-    first_index: int
-    """1 until something is compacted."""
 
 
 def open_environment(directory: Path, *, map_bytes: int, readonly: bool) -> lmdb.Environment:
@@ -98,25 +99,74 @@ def open_tables(environment: lmdb.Environment, txn: Transaction | None, *, creat
     }
 
 
+def open_stored_tables(file: str, environment: lmdb.Environment, txn: Transaction | None) -> Tables:
+    """The tables of a store that was formatted before; `txn` as for `open_tables`.
+
+    Raises `WrongStore` for what is no store, or one of another format, `Corruption` for a damaged
+    format.
+    """
+    try:
+        meta = environment.open_db(layout.META.encode(), txn=txn, create=False)
+        if txn is None:
+            with environment.begin() as reading:
+                value = reading.get(layout.FORMAT_KEY, db=meta)
+        else:
+            value = txn.get(layout.FORMAT_KEY, db=meta)
+        found = layout.parse_format(file, value)
+        if found != layout.FORMAT:
+            raise WrongStore(
+                f"{file} has format {found}; this release of replog reads format {layout.FORMAT}: "
+                "use the release that wrote it"
+            )
+        return open_tables(environment, txn, create=False)
+    except lmdb.NotFoundError as error:
+        raise WrongStore(f"{file} is no store of replog: {error}") from error
+
+
 def load_roots(file: str, txn: Transaction, tables: Tables) -> Roots:
     """Read the values that never change while a store is open.
 
-    Raises `WrongStore` for a newer format, `Corruption` for a damaged value.
+    Raises `Corruption` for a damaged value.
     """
     meta = tables[layout.META]
-    found = layout.parse_format(file, txn.get(layout.FORMAT_KEY, db=meta))
-    if found != layout.FORMAT:
-        raise WrongStore(
-            f"{file} has format {found}; this release of replog reads format {layout.FORMAT}: "
-            "use the release that wrote it, or a newer one"
-        )
     formatted = layout.parse_identity(file, txn.get(layout.IDENTITY_KEY, db=meta))
     era = layout.parse_eras(file, txn.get(layout.ERAS_KEY, db=meta))
     life = layout.parse_life(file, txn.get(layout.LIFE_KEY, db=meta))
     identity = Identity(
         formatted.cluster_id, formatted.node, era.agreement, formatted.store_id, life
     )
-    return Roots(identity, era.membership, era.first_index)
+    return Roots(identity, era.membership)
+
+
+def load_snapshots(file: str, txn: Transaction, tables: Tables) -> dict[int, StoredSnapshot | None]:
+    """Every snapshot by its id, ascending; None for one that is not whole. No piece is looked at.
+
+    Raises `Corruption`.
+    """
+    found: dict[int, StoredSnapshot | None] = {}
+    cursor = txn.cursor(tables[layout.SNAPSHOTS])
+    behind = b""
+    while cursor.set_range(behind):
+        key = cursor.key()
+        snapshot_id, number = layout.parse_piece_key(file, key)
+        whole = number == layout.HEADER_NUMBER
+        found[snapshot_id] = layout.parse_snapshot(file, key, cursor.value()) if whole else None
+        behind = layout.piece_key(snapshot_id, PIECES_MAX) + b"\0"
+    return found
+
+
+def newest_snapshot(found: Mapping[int, StoredSnapshot | None]) -> StoredSnapshot | None:
+    """Of what `load_snapshots` found, the whole one of the highest index; of several, that of the
+    highest id."""
+    whole = [stored for stored in found.values() if stored is not None]
+    return max(whole, key=lambda one: (one.snapshot.index, one.snapshot_id), default=None)
+
+
+def table_extent(txn: Transaction, table: lmdb._Database) -> tuple[int, int]:
+    """Bytes of the pages that a table takes, and how many rows it has."""
+    stat = txn.stat(table)
+    pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return pages * stat["psize"], stat["entries"]
 
 
 class LmdbReads:
@@ -223,6 +273,86 @@ class LmdbReads:
             value = txn.get(layout.POSITION_KEY, db=self.tables[layout.META])
         return layout.parse_position(self.file, value)
 
+    def base(self) -> Base:
+        """As `interface.Reader.base`."""
+        with self.reading(layout.META) as txn:
+            return self.load_base(txn)
+
+    def load_base(self, txn: Transaction) -> Base:
+        """What the log begins behind, as this transaction sees it."""
+        value = txn.get(layout.BASE_KEY, db=self.tables[layout.META])
+        return layout.parse_base(self.file, value)
+
+    def snapshot(self) -> StoredSnapshot | None:
+        """As `interface.Reader.snapshot`."""
+        with self.reading(layout.SNAPSHOTS) as txn:
+            return newest_snapshot(load_snapshots(self.file, txn, self.tables))
+
+    def piece(self, snapshot_id: int, number: int) -> bytes | None:
+        """As `interface.Reader.piece`."""
+        if not 0 < number <= PIECES_MAX or not 0 <= snapshot_id <= INTEGER_MAX:
+            return None  # a peer may have asked for it
+        key = layout.piece_key(snapshot_id, number)
+        with self.reading(layout.SNAPSHOTS) as txn:
+            value = txn.get(key, db=self.tables[layout.SNAPSHOTS])
+        return None if value is None else layout.parse_piece(self.file, key, value).data
+
+    def readers(self) -> Mapping[str, int]:
+        """As `interface.Reader.readers`."""
+        with self.reading(layout.READERS) as txn:
+            rows = list(txn.cursor(self.tables[layout.READERS]))
+        return dict(layout.parse_reader(self.file, key, value) for key, value in rows)
+
+    def index_below(self, offset: int) -> int:
+        """As `interface.Reader.index_below`."""
+        with self.reading(layout.DELIVERED) as txn:
+            row = self._row_from(txn, offset)
+            if row is None:
+                return self.load_base(txn).index
+        return row.index if row.base_offset + row.count <= offset else row.index - 1
+
+    def offset_at(self, timestamp_ms: int) -> int:
+        """As `interface.Reader.offset_at`. A binary search, for timestamps never fall."""
+        with self.reading(layout.DELIVERED) as txn:
+            low = self.load_base(txn).offset
+            last = self._row_from(txn, INTEGER_MAX)
+            high = low if last is None else last.base_offset + last.count
+            while low < high:
+                middle = (low + high) >> 1
+                row = self._row_from(txn, middle)
+                if row is None or row.base_offset + row.count <= middle:
+                    raise layout.corruption(
+                        self.file, layout.DELIVERED, f"offset {middle}", "is missing"
+                    )
+                if row.timestamp_ms >= timestamp_ms:
+                    high = row.base_offset
+                else:
+                    low = row.base_offset + row.count
+        return low
+
+    def _row_from(self, txn: Transaction, offset: int) -> Delivered | None:
+        """The last row that begins at or below this offset."""
+        cursor = txn.cursor(self.tables[layout.DELIVERED])
+        beyond = cursor.set_range(layout.delivered_key(max(offset + 1, 0), 0))
+        if not (cursor.prev() if beyond else cursor.last()):
+            return None
+        return layout.parse_delivered(self.file, *cursor.item())
+
+    def offset_behind(self, index: int) -> int:
+        """As `interface.Reader.offset_behind`."""
+        row = self.delivered_row(index)
+        if row is not None:
+            return row.base_offset + row.count
+        base = self.base()
+        if base.index != index:
+            raise layout.corruption(self.file, layout.DELIVERED, f"index {index}", "is missing")
+        return base.offset
+
+    def log_extent(self) -> tuple[int, int]:
+        """As `interface.Reader.log_extent`."""
+        with self.reading(layout.LOG) as txn:
+            return table_extent(txn, self.tables[layout.LOG])
+
     def close(self) -> None:
         """As `interface.Reader.close`; waits for reads under way."""
         if not self._gate.forked:
@@ -240,16 +370,19 @@ class LmdbReader(LmdbReads):
         self.identity = roots.identity
         """As of this open: the life grows with each open of the node."""
         self.membership = roots.membership
-        self.first_index = roots.first_index
 
     @property
     def last_index(self) -> int:
-        """Index of the last entry now, committed or not; 0 for an empty log."""
+        """Index of the last entry now, committed or not; the base's for an empty log."""
         with self.reading(layout.LOG) as txn:
-            cursor = txn.cursor(self.tables[layout.LOG])
-            if not cursor.last():
-                return 0
-            return layout.parse_index_key(self.file, layout.LOG, cursor.key())
+            return self.load_last_index(txn)
+
+    def load_last_index(self, txn: Transaction) -> int:
+        """`last_index`, as this transaction sees it."""
+        cursor = txn.cursor(self.tables[layout.LOG])
+        if not cursor.last():
+            return self.load_base(txn).index
+        return layout.parse_index_key(self.file, layout.LOG, cursor.key())
 
     @property
     def map_bytes(self) -> int:
@@ -271,7 +404,7 @@ class LmdbReader(LmdbReads):
 def open_reader(path: str | os.PathLike[str]) -> LmdbReader:
     """Open a store for reading, also while its node runs in another process.
 
-    Raises `WrongStore` when the directory holds no store or one of a newer format, `Corruption`
+    Raises `WrongStore` when the directory holds no store or one of another format, `Corruption`
     when its file is cut off or damaged, `StoreInUse` when this process has it open already.
     """
     directory = Path(os.path.realpath(path))
@@ -283,13 +416,11 @@ def open_reader(path: str | os.PathLike[str]) -> LmdbReader:
         raise StoreError(f"{directory} cannot be read: {error}") from error
     environment = open_environment(directory, map_bytes=0, readonly=True)
     try:
-        tables = open_tables(environment, None, create=False)
+        file = str(directory / DATA_FILE)
+        tables = open_stored_tables(file, environment, None)
         with environment.begin() as txn:
-            roots = load_roots(str(directory / DATA_FILE), txn, tables)
+            roots = load_roots(file, txn, tables)
         return LmdbReader(directory, environment, tables, roots)
-    except lmdb.NotFoundError as error:
-        environment.close()
-        raise WrongStore(f"{directory} holds no store of replog: {error}") from error
     except lmdb.Error as error:
         environment.close()
         raise Corruption(f"{directory / DATA_FILE} cannot be read: {error}") from error

@@ -10,18 +10,20 @@ Rules of this file:
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 from replog.entry import NO_EPOCH
-from replog.errors import InvariantBroken, StoreFailed, WrongStore
-from replog.store.interface import Identity, Peer, Restoration, StoredEntry
+from replog.errors import Corruption, InvariantBroken, StoreFailed, WrongStore
+from replog.store.interface import Identity, Peer, Restoration, StoredEntry, StoredSnapshot
 from replog.store.rules import EMPTY, Changes, Outline, fold
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from replog.membership import Membership
+    from replog.snapshot import Base, Snapshot
     from replog.store.interface import Batch, Delivered, Position
 
 
@@ -37,15 +39,35 @@ class MemoryDisk:
         self.introduced = False
         self.outline = EMPTY
         self.log: list[StoredEntry] = []
-        """Entry `index` lies at `index - 1`; in a gap one of `NO_EPOCH` without bytes."""
+        """The entries behind the base, in order; in a gap one of `NO_EPOCH` without bytes."""
         self.delivered: list[Delivered] = []
-        """The row of entry `index` lies at `index - 1`."""
-        self.base_offsets: list[int] = []
-        """Of each delivered row."""
+        """The rows behind the base, in order."""
+        self.snapshots: dict[int, Snapshot] = {}
+        """Those that are whole, by their ids."""
+        self.pieces: dict[tuple[int, int], bytes] = {}
+        """By snapshot id and number, of whole snapshots and others."""
+        self.readers: dict[str, int] = {}
         self.peers: dict[str, Peer] = {}
         self.used_bytes = 0
         self.failing: Literal["", "before", "after"] = ""
         """The next commit fails: before it has changed anything, or after all is on the disk."""
+
+    @property
+    def base(self) -> Base:
+        """What the log begins behind."""
+        return self.outline.base
+
+    def entry(self, index: int) -> StoredEntry | None:
+        """The entry at this index; None when there is none (any more)."""
+        place = index - self.base.index - 1
+        if not 0 <= place < len(self.log) or self.log[place].epoch == NO_EPOCH:
+            return None
+        return self.log[place]
+
+    def row(self, index: int) -> Delivered | None:
+        """What delivery made of entry `index`; None when it is not delivered, or gone."""
+        place = index - self.base.index - 1
+        return self.delivered[place] if 0 <= place < len(self.delivered) else None
 
     def wipe(self, store_id: bytes) -> None:
         """Lose everything: whoever holds this disk holds an empty one from here."""
@@ -54,25 +76,65 @@ class MemoryDisk:
     def apply(self, changes: Changes, outline: Outline) -> None:
         """Change what is stored; cannot fail halfway."""
         if changes.truncate_from is not None:
-            self._drop(changes.truncate_from)
+            self._drop_from(changes.truncate_from)
+        if changes.base is not None:
+            self._begin_behind(changes.base)
+        self.outline = outline
+        behind = outline.base.index + 1
         for entry in changes.placed:
-            self.used_bytes += len(entry.data) - len(self.log[entry.index - 1].data)
-            self.log[entry.index - 1] = entry
+            place = entry.index - behind
+            self.used_bytes += len(entry.data) - len(self.log[place].data)
+            self.log[place] = entry
         for entry in changes.appended:
-            gap = range(len(self.log) + 1, entry.index)
+            gap = range(behind + len(self.log), entry.index)
             self.log += [StoredEntry(index, NO_EPOCH, b"") for index in gap]
             self.log.append(entry)
             self.used_bytes += len(entry.data)
-        self._drop(outline.last_index + 1)  # a gap that truncation has left at the end
+        self._drop_from(outline.last_index + 1)  # a gap that truncation has left at the end
         self.delivered += changes.delivered
-        self.base_offsets += [row.base_offset for row in changes.delivered]
         self.peers.update(changes.peers)
         self.introduced |= changes.introduced
-        self.outline = outline
+        self._apply_snapshots(changes)
+        for name, offset in changes.readers.items():
+            if offset is None:
+                self.readers.pop(name, None)
+            else:
+                self.readers[name] = offset
 
-    def _drop(self, first: int) -> None:
-        self.used_bytes -= sum([len(entry.data) for entry in self.log[first - 1 :]])
-        del self.log[first - 1 :]
+    def _apply_snapshots(self, changes: Changes) -> None:
+        for snapshot_id in changes.dropped_snapshots:
+            self.drop_snapshot(snapshot_id)
+        for snapshot_id, number, data in changes.pieces:
+            self.used_bytes += len(data) - len(self.pieces.get((snapshot_id, number), b""))
+            self.pieces[snapshot_id, number] = data
+        for stored in changes.sealed:
+            self.snapshots[stored.snapshot_id] = stored.snapshot
+
+    def drop_snapshot(self, snapshot_id: int) -> None:
+        """Delete all that is stored of a snapshot."""
+        self.snapshots.pop(snapshot_id, None)
+        for key in [key for key in self.pieces if key[0] == snapshot_id]:
+            self.used_bytes -= len(self.pieces.pop(key))
+
+    def sweep_snapshots(self) -> StoredSnapshot | None:
+        """Keep the newest whole snapshot alone, and return it."""
+        ids = {*self.snapshots, *[snapshot_id for snapshot_id, _ in self.pieces]}
+        newest = max(self.snapshots, key=lambda one: (self.snapshots[one].index, one), default=None)
+        for snapshot_id in ids:
+            if snapshot_id != newest:
+                self.drop_snapshot(snapshot_id)
+        return None if newest is None else StoredSnapshot(newest, self.snapshots[newest])
+
+    def _drop_from(self, first: int) -> None:
+        place = max(first - self.base.index - 1, 0)
+        self.used_bytes -= sum([len(entry.data) for entry in self.log[place:]])
+        del self.log[place:]
+
+    def _begin_behind(self, base: Base) -> None:
+        count = base.index - self.base.index
+        self.used_bytes -= sum([len(entry.data) for entry in self.log[:count]])
+        del self.log[:count]
+        del self.delivered[:count]
 
 
 class MemoryStore:
@@ -101,6 +163,7 @@ class MemoryStore:
         life = max(1 + (found.life if found else 0), unix_ms)
         self._identity = Identity(cluster_id, node, agreement, disk.store_id, life)
         disk.identity = self._identity
+        disk.outline = disk.outline._replace(snapshot=disk.sweep_snapshots())
         self._disk = disk
         self._reason = ""
         self._restoration = Restoration(
@@ -109,15 +172,13 @@ class MemoryStore:
             introduced=disk.introduced,
             promise=disk.outline.promise,
             epochs=disk.outline.epochs,
-            first_index=1,
+            base=disk.base,
             last_index=disk.outline.last_index,
             position=disk.outline.position,
+            snapshot=disk.outline.snapshot,
             peers=dict(disk.peers),
-            tail=[
-                entry
-                for entry in disk.log[disk.outline.position.index :]
-                if entry.epoch != NO_EPOCH
-            ],
+            tail=[entry for entry in disk.log[len(disk.delivered) :] if entry.epoch != NO_EPOCH],
+            readers=dict(disk.readers),
         )
 
     def restore(self) -> Restoration:
@@ -133,7 +194,7 @@ class MemoryStore:
         if failing == "before":
             raise self._fail("failed before it wrote")
         try:
-            changes, outline = fold(disk.outline, batches)
+            changes, outline = fold(disk.outline, batches, disk.row)
         except InvariantBroken as error:
             self._reason = f"was given what must not be stored: {error}"
             raise
@@ -142,7 +203,7 @@ class MemoryStore:
             raise self._fail("failed after it wrote")
 
     def used_bytes(self) -> int:
-        """As `interface.Store.used_bytes`: the bytes of the entries."""
+        """As `interface.Store.used_bytes`: the bytes of entries and pieces."""
         return self._disk.used_bytes
 
     def entries(self, first: int, last: int, bytes_max: int) -> list[StoredEntry]:
@@ -150,12 +211,12 @@ class MemoryStore:
         self._check()
         found: list[StoredEntry] = []
         size = 0
-        if first < 1:
-            return found
-        for place in range(first - 1, min(last, len(self._disk.log))):
-            entry = self._disk.log[place]
+        for index in range(first, last + 1):
+            entry = self._disk.entry(index)
+            if entry is None:
+                break
             size += len(entry.data)
-            if entry.epoch == NO_EPOCH or (found and size > bytes_max):
+            if found and size > bytes_max:
                 break
             found.append(entry)
         return found
@@ -166,9 +227,9 @@ class MemoryStore:
         disk = self._disk
         found: list[tuple[Delivered, StoredEntry]] = []
         size = 0
-        if offset >= disk.outline.position.offset:
+        if not disk.base.offset <= offset < disk.outline.position.offset:
             return found
-        first = max(0, bisect_right(disk.base_offsets, offset) - 1)
+        first = bisect_right(disk.delivered, offset, key=_base_offset) - 1
         for place in range(first, len(disk.delivered)):
             row, entry = disk.delivered[place], disk.log[place]
             if not row.count:
@@ -182,13 +243,64 @@ class MemoryStore:
     def digest(self, index: int) -> bytes | None:
         """As `interface.Reader.digest`."""
         self._check()
-        rows = self._disk.delivered
-        return rows[index - 1].digest if 0 < index <= len(rows) else None
+        row = self._disk.row(index)
+        return None if row is None else row.digest
 
     def position(self) -> Position:
         """As `interface.Reader.position`."""
         self._check()
         return self._disk.outline.position
+
+    def base(self) -> Base:
+        """As `interface.Reader.base`."""
+        self._check()
+        return self._disk.base
+
+    def snapshot(self) -> StoredSnapshot | None:
+        """As `interface.Reader.snapshot`."""
+        self._check()
+        return self._disk.outline.snapshot
+
+    def piece(self, snapshot_id: int, number: int) -> bytes | None:
+        """As `interface.Reader.piece`."""
+        self._check()
+        return self._disk.pieces.get((snapshot_id, number))
+
+    def readers(self) -> Mapping[str, int]:
+        """As `interface.Reader.readers`."""
+        self._check()
+        return dict(self._disk.readers)
+
+    def index_below(self, offset: int) -> int:
+        """As `interface.Reader.index_below`."""
+        self._check()
+        ends = bisect_right(self._disk.delivered, offset, key=_end_offset)
+        return self._disk.base.index + ends
+
+    def offset_at(self, timestamp_ms: int) -> int:
+        """As `interface.Reader.offset_at`."""
+        self._check()
+        rows = self._disk.delivered
+        for row in rows[bisect_left(rows, timestamp_ms, key=_timestamp_ms) :]:
+            if row.count:
+                return row.base_offset
+        return self._disk.outline.position.offset
+
+    def offset_behind(self, index: int) -> int:
+        """As `interface.Reader.offset_behind`."""
+        self._check()
+        if index == self._disk.base.index:
+            return self._disk.base.offset
+        row = self._disk.row(index)
+        if row is None:
+            raise Corruption(f"the row of entry {index} is missing")
+        return _end_offset(row)
+
+    def log_extent(self) -> tuple[int, int]:
+        """As `interface.Reader.log_extent`: the bytes of the entries."""
+        self._check()
+        entries = [entry for entry in self._disk.log if entry.epoch != NO_EPOCH]
+        return sum([len(entry.data) for entry in entries]), len(entries)
 
     def close(self) -> None:
         """As `interface.Reader.close`."""
@@ -203,3 +315,11 @@ class MemoryStore:
     def _fail(self, reason: str) -> StoreFailed:
         self._reason = reason
         return StoreFailed(f"the store of {self._identity.node} {reason}")
+
+
+_base_offset = attrgetter("base_offset")
+_timestamp_ms = attrgetter("timestamp_ms")
+
+
+def _end_offset(row: Delivered) -> int:
+    return row.base_offset + row.count

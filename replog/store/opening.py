@@ -7,7 +7,9 @@ Rules of this file:
 3. What can be seen without reading what is delivered is checked at each open, in time O(epochs +
    tail): a missing entry, a table cut short or a position beyond the log is corruption, never
    repaired by guessing. Gaps are where the epochs say so, above the position, and nowhere else.
-4. One whole copy of the promise serves, and is copied over a damaged other one. Without any the
+4. The newest whole snapshot is kept, and every other one, whole or not, deleted: nobody reads it
+   any more. Of its pieces the first and the last are looked for, and none is read.
+5. One whole copy of the promise serves, and is copied over a damaged other one. Without any the
    node must not vote: that is corruption.
 """
 
@@ -21,20 +23,32 @@ import lmdb
 
 from replog.entry import NO_EPOCH
 from replog.errors import Corruption, WrongStore
+from replog.snapshot import Base
 from replog.store import layout
 from replog.store.epochs import count_entries, epoch_at, first_gap, next_entry
 from replog.store.interface import Restoration
 from replog.store.layout import Era, StoredPromise, StoreIdentity
-from replog.store.lmdb_reader import Roots, Tables, Transaction, load_roots, open_tables
+from replog.store.lmdb_reader import (
+    Roots,
+    Tables,
+    Transaction,
+    load_roots,
+    load_snapshots,
+    newest_snapshot,
+    open_stored_tables,
+    open_tables,
+)
 from replog.store.rules import EMPTY
 
 if TYPE_CHECKING:
     from replog.entry import Epoch
     from replog.membership import Membership
     from replog.store.epochs import EpochRun
-    from replog.store.interface import Peer, Position, StoredEntry
+    from replog.store.interface import Peer, Position, StoredEntry, StoredSnapshot
 
 STORE_ID_BYTES = 16
+SNAPSHOT_ID_BYTES = 8
+"""They begin the key of a piece."""
 
 
 class Owner(NamedTuple):
@@ -77,16 +91,24 @@ def begin_life(
         _format(txn, tables, owner)
         life = max(1, unix_ms)
     else:
-        try:
-            tables = open_tables(environment, txn, create=False)
-        except lmdb.NotFoundError as error:
-            raise WrongStore(f"{file} is no store of replog: {error}") from error
+        tables = open_stored_tables(file, environment, txn)
         roots = load_roots(file, txn, tables)
         _check_owner(file, roots, owner)
         life = max(roots.identity.life + 1, unix_ms)
     txn.put(layout.LIFE_KEY, layout.pack_life(life), db=tables[layout.META])
     stored = _load_promise(file, txn, tables)
-    return Opened(tables, load(file, txn, tables, stored.promise), stored.generation)
+    snapshot = _sweep_snapshots(file, txn, tables)
+    restoration = _load(file, txn, tables, stored.promise, snapshot)
+    return Opened(tables, restoration, stored.generation)
+
+
+def drop_snapshot(txn: Transaction, table: lmdb._Database, snapshot_id: int) -> None:
+    """Delete all that is stored of a snapshot."""
+    first = layout.piece_key(snapshot_id, layout.HEADER_NUMBER)
+    cursor = txn.cursor(table)
+    cursor.set_range(first)
+    while cursor.key()[:SNAPSHOT_ID_BYTES] == first[:SNAPSHOT_ID_BYTES]:
+        cursor.delete()
 
 
 def put_promise(txn: Transaction, tables: Tables, stored: StoredPromise) -> None:
@@ -111,6 +133,7 @@ def _format(txn: Transaction, tables: Tables, owner: Owner) -> None:
         (layout.ERAS_KEY, layout.pack_eras(era)),
         (layout.INTRODUCED_KEY, layout.pack_introduced(introduced=False)),
         (layout.POSITION_KEY, layout.pack_position(EMPTY.position)),
+        (layout.BASE_KEY, layout.pack_base(EMPTY.base)),
     ):
         txn.put(key, value, db=meta)
     put_promise(txn, tables, StoredPromise(0, EMPTY.promise))
@@ -160,7 +183,30 @@ def _load_promise(file: str, txn: Transaction, tables: Tables) -> StoredPromise:
     return newest
 
 
-def load(file: str, txn: Transaction, tables: Tables, promise: Epoch) -> Restoration:
+def _sweep_snapshots(file: str, txn: Transaction, tables: Tables) -> StoredSnapshot | None:
+    """The newest whole snapshot; rule 4."""
+    found = load_snapshots(file, txn, tables)
+    newest = newest_snapshot(found)
+    table = tables[layout.SNAPSHOTS]
+    for snapshot_id in found:
+        if newest is None or snapshot_id != newest.snapshot_id:
+            drop_snapshot(txn, table, snapshot_id)
+    if newest is not None and newest.snapshot.pieces:
+        cursor = txn.cursor(table)
+        for number in (1, newest.snapshot.pieces):
+            if not cursor.set_key(layout.piece_key(newest.snapshot_id, number)):
+                where = layout.piece_name(newest.snapshot_id, number)
+                raise layout.corruption(file, layout.SNAPSHOTS, where, "is missing")
+    return newest
+
+
+def _load(
+    file: str,
+    txn: Transaction,
+    tables: Tables,
+    promise: Epoch,
+    snapshot: StoredSnapshot | None,
+) -> Restoration:
     """The durable state of a store, checked as far as that does not take what is delivered."""
     roots = load_roots(file, txn, tables)
     meta = tables[layout.META]
@@ -170,24 +216,52 @@ def load(file: str, txn: Transaction, tables: Tables, promise: Epoch) -> Restora
     peers: dict[str, Peer] = dict(
         layout.parse_peer(file, key, value) for key, value in txn.cursor(tables[layout.PEERS])
     )
+    readers: dict[str, int] = dict(
+        layout.parse_reader(file, key, value) for key, value in txn.cursor(tables[layout.READERS])
+    )
     position = layout.parse_position(file, txn.get(layout.POSITION_KEY, db=meta))
-    first_index = roots.first_index
+    base = layout.parse_base(file, txn.get(layout.BASE_KEY, db=meta))
+    check_base(file, base, snapshot, position)
+    first_index = base.index + 1
     extent = _measure_log(file, txn, tables, first_index)
     _check_log(file, extent, epochs, first_index, position)
     tail = _load_tail(file, txn, tables, epochs, position)
-    _check_delivered(file, txn, tables, first_index, position)
+    _check_delivered(file, txn, tables, base, position)
     return Restoration(
         identity=roots.identity,
         membership=roots.membership,
         introduced=layout.parse_introduced(file, txn.get(layout.INTRODUCED_KEY, db=meta)),
         promise=promise,
         epochs=tuple(epochs),
-        first_index=first_index,
+        base=base,
         last_index=extent.last,
         position=position,
+        snapshot=snapshot,
         peers=peers,
         tail=tail,
+        readers=readers,
     )
+
+
+def check_base(file: str, base: Base, stored: StoredSnapshot | None, position: Position) -> None:
+    """Rule 6 of `replog.store.rules`; and where two of them lie at one index, they say the same.
+
+    Raises `Corruption`.
+    """
+    marks = [(layout.META, "base", base)]
+    if stored is not None:
+        where = layout.piece_name(stored.snapshot_id, layout.HEADER_NUMBER)
+        marks.append((layout.SNAPSHOTS, where, stored.snapshot.base))
+    elif base.index:
+        raise layout.corruption(
+            file, layout.SNAPSHOTS, "header", f"is missing for entries to {base.index} are gone"
+        )
+    marks.append((layout.META, "position", Base(position.index, NO_EPOCH, *position[1:4])))
+    for (_, _, low), (table, key, high) in pairwise(marks):
+        if high.index < low.index or (
+            high.index == low.index and high._replace(epoch=low.epoch) != low
+        ):
+            raise layout.corruption(file, table, key, f"is {high}, behind {low}")
 
 
 class _Extent(NamedTuple):
@@ -268,17 +342,24 @@ def _load_tail(
 
 
 def _check_delivered(
-    file: str, txn: Transaction, tables: Tables, first_index: int, position: Position
+    file: str, txn: Transaction, tables: Tables, base: Base, position: Position
 ) -> None:
     cursor = txn.cursor(tables[layout.DELIVERED])
     rows = txn.stat(tables[layout.DELIVERED])["entries"]
-    last = first_index - 1
-    if cursor.last():
+    first, last = (base.offset, base.index + 1), base.index
+    if cursor.first():
+        first = layout.parse_delivered_key(file, cursor.key())
+        cursor.last()
         last = layout.parse_delivered_key(file, cursor.key())[1]
-    if last != position.index or rows != last - first_index + 1:
+    if (
+        first != (base.offset, base.index + 1)
+        or last != position.index
+        or rows != last - base.index
+    ):
         raise layout.corruption(
             file,
             layout.DELIVERED,
             str(last),
-            f"ends {rows} rows, but entries to {position.index} were delivered",
+            f"ends {rows} rows, the first of entry {first[1]} at offset {first[0]}, but entries "
+            f"from {base.index + 1} at offset {base.offset} to {position.index} were delivered",
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from replog.errors import Corruption
 from replog.store import layout
 from replog.store.directory import read_data_file
+from replog.store.lmdb_reader import load_snapshots, newest_snapshot, table_extent
 from replog.store.opening import PROMISE_COPIES
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     import lmdb
 
     from replog.entry import Epoch
+    from replog.snapshot import Base
     from replog.store.epochs import EpochRun
-    from replog.store.interface import Peer, Position
+    from replog.store.interface import Peer, Position, StoredSnapshot
     from replog.store.lmdb_reader import LmdbReader, Transaction
 
 
@@ -42,8 +44,14 @@ class Survey(NamedTuple):
     epochs: tuple[EpochRun, ...]
     """(first index, epoch) of each run of entries of one epoch; `NO_EPOCH` for a gap."""
     last_index: int
-    """Of the last entry, committed or not; 0 for an empty log."""
+    """Of the last entry, committed or not; the base's for an empty log."""
+    base: Base
+    """What the log begins behind."""
     position: Position
+    snapshot: StoredSnapshot | None
+    """The newest whole one."""
+    readers: Mapping[str, int]
+    """Named readers, and the offset up to which each has acknowledged."""
     peers: Mapping[str, Peer]
     tables: Mapping[str, TableSize]
     map_bytes: int
@@ -59,8 +67,8 @@ def survey(reader: LmdbReader) -> Survey:
     file, tables = reader.file, reader.tables
     with reader.reading(layout.META) as txn:
         meta = tables[layout.META]
-        log = txn.cursor(tables[layout.LOG])
-        last_index = layout.parse_index_key(file, layout.LOG, log.key()) if log.last() else 0
+        last_index = reader.load_last_index(txn)
+        base = reader.load_base(txn)
         position = layout.parse_position(file, txn.get(layout.POSITION_KEY, db=meta))
         introduced = layout.parse_introduced(file, txn.get(layout.INTRODUCED_KEY, db=meta))
         promise = _newest_promise(reader, txn)
@@ -68,6 +76,9 @@ def survey(reader: LmdbReader) -> Survey:
             [layout.parse_epoch(file, *row) for row in txn.cursor(tables[layout.EPOCHS])]
         )
         peers = dict(layout.parse_peer(file, *row) for row in txn.cursor(tables[layout.PEERS]))
+        snapshots = load_snapshots(file, txn, tables)
+        rows = txn.cursor(tables[layout.READERS])
+        readers = dict(layout.parse_reader(file, *row) for row in rows)
         sizes = {name: _size(txn, table) for name, table in tables.items()}
     data_file = read_data_file(Path(file).parent)
     if data_file is None:
@@ -77,7 +88,10 @@ def survey(reader: LmdbReader) -> Survey:
         promise=promise,
         epochs=epochs,
         last_index=last_index,
+        base=base,
         position=position,
+        snapshot=newest_snapshot(snapshots),
+        readers=readers,
         peers=peers,
         tables=sizes,
         map_bytes=reader.map_bytes,
@@ -101,6 +115,5 @@ def _newest_promise(reader: LmdbReader, txn: Transaction) -> Epoch:
 
 
 def _size(txn: Transaction, table: lmdb._Database) -> TableSize:
-    stat = txn.stat(table)
-    pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-    return TableSize(stat["entries"], pages * stat["psize"])
+    size, rows = table_extent(txn, table)
+    return TableSize(rows, size)

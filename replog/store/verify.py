@@ -3,9 +3,11 @@
 Rules of this file:
 
 1. Everything is recomputed: checksums from the bytes, epochs from the rows, delivery (which runs
-   count, offsets, timestamps, the digest chain) from the first entry on.
+   count, offsets, timestamps, the digest chain) from the first entry on, the digest of a snapshot
+   from its pieces.
 2. Each step reads in one short transaction. Delivered entries never change, so they may be read
    one step after the other while the node runs; of the others each step is checked by itself.
+   Where the node has compacted meanwhile what was to come, the walk goes on behind the new base.
 3. What cannot be recomputed behind a damaged entry is said to be unchecked, not guessed.
 4. A gap is whole where the epochs say so and nothing is delivered; an entry in one is a fault.
 5. LMDB's pages carry no checksum, and damaged ones can kill a process: `verify_in_child` lets them
@@ -27,21 +29,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from replog.entry import DIGEST_START, NO_EPOCH, chain_digest
+from replog.entry import NO_EPOCH
 from replog.errors import Corruption, StoreError, WrongStore
-from replog.producers import Producers
+from replog.snapshot import NO_BASE
 from replog.store import layout
 from replog.store.epochs import count_entries, epoch_at, next_entry
-from replog.store.interface import Delivered, Position
-from replog.store.lmdb_reader import LmdbReader, open_reader
-from replog.store.opening import PROMISE_COPIES
+from replog.store.interface import Delivered
+from replog.store.lmdb_reader import LmdbReader, load_snapshots, newest_snapshot, open_reader
+from replog.store.opening import PROMISE_COPIES, check_base
+from replog.store.pieces import check_pieces
+from replog.store.recount import Recount
+from replog.store.rules import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replog.entry import Entry, Epoch
+    from replog.snapshot import Base
     from replog.store.epochs import EpochRun
-    from replog.store.lmdb_reader import Transaction
+    from replog.store.interface import StoredSnapshot
 
     Progress = Callable[[int, int], None]
     """Called with the entries checked so far and the entries there are."""
@@ -58,9 +64,9 @@ class VerifyReport(NamedTuple):
     """What a verification found; the store is whole when `faults` is empty."""
 
     entries: int
-    """Entries in the log."""
+    """Entries in the log: those that are kept."""
     records: int
-    """Records delivered."""
+    """Records delivered, in those entries."""
     delivered: int
     """Entries delivered: known to be committed."""
     beyond: int
@@ -69,6 +75,8 @@ class VerifyReport(NamedTuple):
     """The chain's digest after the delivered entries, recomputed; empty when it could not be."""
     faults: tuple[str, ...]
     """Each names file, table and key."""
+    pieces: int = 0
+    """Pieces of snapshots."""
 
 
 def verify_directory(
@@ -101,8 +109,11 @@ class _Step(NamedTuple):
     """The next entries."""
     delivered: Rows
     """Their rows."""
+    base: Base
+    """Where the log began."""
+    snapshot: StoredSnapshot | None
     last_index: int
-    """Where the log ended."""
+    """Where it ended."""
 
 
 class _Verification:
@@ -119,20 +130,21 @@ class _Verification:
         self._entries_all = 0
         """When the walk began."""
         self._beyond = 0
-        self._index = reader.first_index
+        self._index = 1
         """Of the next entry."""
         self._last_index = 0
-        self._end = Position(0, 0, DIGEST_START, 0, {})
+        self._end = EMPTY.position
         """Where delivery had come when the walk began."""
+        self._snapshot: StoredSnapshot | None = None
+        """On the way there."""
         self._delivered_key = b""
         """The last key of `delivered` that was read."""
         self._delivered = 0
+        self._records = 0
+        self._pieces = 0
         self._chained = True
         """Whether delivery could be recomputed so far; what it came to:"""
-        self._offset = 0
-        self._digest = DIGEST_START
-        self._timestamp_ms = 0
-        self._producers = Producers({})
+        self._recount = Recount(NO_BASE)
 
     def run(self) -> VerifyReport:
         try:
@@ -145,15 +157,17 @@ class _Verification:
         except Corruption as error:
             self._fault(str(error))
             self._chained = False
+        self._check_snapshots()
         if self._faults_more:
             self._faults[f"{self._file}: {self._faults_more} more faults"] = None
         return VerifyReport(
             entries=self._entries,
-            records=self._offset,
+            records=self._records,
             delivered=self._delivered,
             beyond=self._beyond,
-            digest=self._digest if self._chained else b"",
+            digest=self._recount.digest if self._chained else b"",
             faults=tuple(self._faults),
+            pieces=self._pieces,
         )
 
     def _fault(self, text: str) -> None:
@@ -169,34 +183,43 @@ class _Verification:
             promises = [(*copy, txn.get(copy[1], db=tables[copy[0]])) for copy in PROMISE_COPIES]
             introduced = txn.get(layout.INTRODUCED_KEY, db=tables[layout.META])
             position = txn.get(layout.POSITION_KEY, db=tables[layout.META])
+            base_value = txn.get(layout.BASE_KEY, db=tables[layout.META])
             peers = list(txn.cursor(tables[layout.PEERS]))
+            readers = list(txn.cursor(tables[layout.READERS]))
+            snapshots = self._try(load_snapshots, file, txn, tables)
             epoch_rows = list(txn.cursor(tables[layout.EPOCHS]))
             self._entries_all = txn.stat(tables[layout.LOG])["entries"]
             delivered = txn.stat(tables[layout.DELIVERED])["entries"]
-            self._last_index = self._find_last(txn)
+            self._last_index = self._reader.load_last_index(txn)
         for table, key, value in promises:
             self._try(layout.parse_promise, file, table, key, value)
         self._try(layout.parse_introduced, file, introduced)
         for key, value in peers:
             self._try(layout.parse_peer, file, key, value)
+        for key, value in readers:
+            self._try(layout.parse_reader, file, key, value)
         self._end = layout.parse_position(file, position)
-        before = self._reader.first_index - 1
-        if delivered != max(0, self._end.index - before):
+        base = layout.parse_base(file, base_value)
+        snapshot = newest_snapshot(snapshots or {})
+        if snapshots is not None:
+            self._try(check_base, file, base, snapshot, self._end)
+        self._begin_behind(base, snapshot)
+        if delivered != max(0, self._end.index - base.index):
             self._fault(
                 f"{file}: table delivered holds {delivered} rows for entries to {self._end.index}"
             )
-        epochs = self._check_epochs(epoch_rows, self._last_index)
+        epochs = self._check_epochs(epoch_rows, base, self._last_index)
         if epochs is not None and self._entries_all != count_entries(epochs, self._last_index):
             self._fault(
                 f"{file}: table log holds {self._entries_all} rows, not those of table epochs, "
                 f"for entries to {self._last_index}"
             )
 
-    def _find_last(self, txn: Transaction) -> int:
-        cursor = txn.cursor(self._reader.tables[layout.LOG])
-        if not cursor.last():
-            return self._reader.first_index - 1
-        return layout.parse_index_key(self._file, layout.LOG, cursor.key())
+    def _begin_behind(self, base: Base, snapshot: StoredSnapshot | None) -> None:
+        self._index = base.index + 1
+        self._recount = Recount(base)
+        self._snapshot = snapshot
+        self._meet_snapshot()
 
     def _try(self, parse: Callable[..., Any], *arguments: object) -> Any:
         """What `parse` gives; None, and a fault, when the value is damaged."""
@@ -211,7 +234,9 @@ class _Verification:
         log: Rows = []
         delivered: Rows = []
         with self._reader.reading(layout.LOG) as txn:
-            last_index = self._find_last(txn)
+            base = self._reader.load_base(txn)
+            snapshots = load_snapshots(self._file, txn, tables)
+            last_index = self._reader.load_last_index(txn)
             epochs = list(txn.cursor(tables[layout.EPOCHS]))
             size = 0
             cursor = txn.cursor(tables[layout.LOG])
@@ -228,16 +253,18 @@ class _Verification:
                     if int.from_bytes(key[8:], "big") > last:
                         break
                     delivered.append((key, value))
-        return _Step(epochs, log, delivered, last_index)
+        return _Step(epochs, log, delivered, base, newest_snapshot(snapshots), last_index)
 
     def _check_step(self, step: _Step) -> None:
+        if step.base.index >= self._index:
+            self._begin_behind(step.base, step.snapshot)
         if not step.log:
             # What is not delivered may be gone since the walk began.
             if self._index <= self._end.index:
                 self._fault(f"{self._file}: table log, key {self._index}: is missing")
             self._last_index = self._index - 1
             return
-        epochs = self._check_epochs(step.epochs, step.last_index)
+        epochs = self._check_epochs(step.epochs, step.base, step.last_index)
         rows: dict[int, Delivered | None] = {}
         for key, value in step.delivered:
             index = layout.parse_delivered_key(self._file, key)[1]
@@ -267,12 +294,17 @@ class _Verification:
             self._fault(f"{self._file}: table log, key {missing}: is missing")
             self._unchain(missing)
 
-    def _check_epochs(self, rows: Rows, last_index: int) -> list[EpochRun] | None:
-        """The runs of epochs of a log that ends there; None when one is damaged."""
+    def _check_epochs(self, rows: Rows, base: Base, last_index: int) -> list[EpochRun] | None:
+        """The runs of epochs of a log that begins and ends there; None when one is damaged."""
         parsed = [self._try(layout.parse_epoch, self._file, *row) for row in rows]
         if None in parsed:
             return None
         epochs: list[EpochRun] = parsed
+        if epochs and epochs[0][0] != base.index + 1:
+            self._fault(
+                f"{self._file}: table epochs, key {epochs[0][0]}: begins the epochs, but the log "
+                f"begins at {base.index + 1}"
+            )
         for (_, before), (first_index, epoch) in pairwise([(0, None), *epochs]):
             where = f"{self._file}: table epochs, key {first_index}"
             if first_index > last_index or before == epoch:
@@ -298,19 +330,29 @@ class _Verification:
             self._unchain(index)
         if entry is None or not self._chained:
             return
-        accepted = tuple(
-            [place for place, run in enumerate(entry.runs) if self._producers.accept(run)]
-        )
-        count = sum([entry.runs[place].count for place in accepted])
-        self._timestamp_ms = max(self._timestamp_ms, entry.timestamp_ms)
-        self._digest = chain_digest(self._digest, index, self._offset, accepted, entry)
-        expected = Delivered(index, self._offset, count, accepted, self._timestamp_ms, self._digest)
+        expected = self._recount.deliver(entry, None if row is MISSING else row)
+        if expected is None:
+            self._unchain(index)
+            return
         if row not in {None, MISSING, expected}:
             self._fault(
                 f"{self._file}: table delivered, index {index}: is {row}, but the log up to there "
                 f"gives {expected}"
             )
-        self._offset += count
+        self._records += expected.count
+        self._meet_snapshot()
+
+    def _meet_snapshot(self) -> None:
+        """Where the snapshot lies, it says what was counted."""
+        stored = self._snapshot
+        if stored is None or stored.snapshot.index != self._recount.index:
+            return
+        if not self._recount.agrees(stored.snapshot.position):
+            where = layout.piece_name(stored.snapshot_id, layout.HEADER_NUMBER)
+            self._fault(
+                f"{self._file}: table snapshots, key {where}: is of "
+                f"{stored.snapshot.position}, but the log up to there gives {self._recount}"
+            )
 
     def _unchain(self, index: int) -> None:
         if self._chained and index <= self._end.index:
@@ -319,14 +361,22 @@ class _Verification:
 
     def _check_end(self) -> None:
         self._unchain(self._index)
-        if not self._chained:
+        if not self._chained or self._recount.index > self._end.index:
             return
-        computed = (self._offset, self._digest, self._timestamp_ms, self._producers.rows)
-        if computed != tuple(self._end[1:]):
+        if not self._recount.agrees(self._end):
             self._fault(
                 f"{self._file}: table meta, key position: is {self._end}, but the log up to there "
-                f"gives {computed}"
+                f"gives {self._recount}"
             )
+
+    def _check_snapshots(self) -> None:
+        try:
+            with self._reader.reading(layout.SNAPSHOTS) as txn:
+                found = load_snapshots(self._file, txn, self._reader.tables)
+            for snapshot_id, stored in found.items():
+                self._pieces += check_pieces(self._reader, snapshot_id, stored, self._fault)
+        except Corruption as error:
+            self._fault(str(error))
 
 
 def verify_in_child(path: str | os.PathLike[str], progress: Progress | None = None) -> VerifyReport:

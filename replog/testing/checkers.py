@@ -96,6 +96,13 @@ class History:
             )
         self.applied[node] = index
 
+    def installed(self, node: str, position: Position) -> None:
+        """A snapshot takes a node further than it has delivered."""
+        before = self.applied[node]
+        self.started(node, position)
+        if position.index <= before:
+            raise Violation(f"{node} installs a snapshot of {position.index} after {before}")
+
     def delivered(self, node: str, row: Delivered, entry: Entry) -> bool:
         """A node delivers an entry; whether it is the first to do so."""
         index = row.index
@@ -150,12 +157,18 @@ class Durability:
         holders = {
             node
             for node, disk in (*self._disks.items(), *self._lost.items())
-            if index <= len(disk.log) and disk.log[index - 1].data == data
+            if self._holds(disk, index, data)
         }
         if not self._quorums.can_commit(holders):
             raise Violation(
                 f"entry {index} is delivered, but only {sorted(holders)} have it on disk"
             )
+
+
+    def _holds(self, disk: MemoryDisk, index: int, data: bytes) -> bool:
+        """What is dropped was committed, and is in a snapshot on that disk."""
+        entry = disk.entry(index)
+        return index <= disk.base.index or (entry is not None and entry.data == data)
 
 
 class Leaders:
@@ -229,6 +242,20 @@ class Acknowledgements:
         self._end = max(self._end, offset)
         if offset != completion.base_offset + completion.count:
             raise Violation(f"{completion} acknowledges another number of records")
+        return tickets
+
+    def skipped(self, node: str, life: int, completion: Completion) -> Sequence[Ticket]:
+        """Records of this life are said to be in the log, nobody knows where; their tickets."""
+        tickets: list[Ticket] = []
+        for ticket in completion.tickets:
+            if not isinstance(ticket, Ticket) or (ticket.node, ticket.life) != (node, life):
+                raise Violation(f"life {life} of {node} has {ticket} skipped")
+            if ticket.number in self._done:
+                raise Violation(f"{ticket} is answered twice")
+            self._done.add(ticket.number)
+            if not set(ticket.payloads) <= set(self._history.records):
+                raise Violation(f"{ticket} is skipped, and is not in the log")
+            tickets.append(ticket)
         return tickets
 
     def refused(self, tickets: Sequence[object]) -> None:

@@ -9,16 +9,18 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replog.errors import StoreFailed
+from replog.loads import carry_out
+from replog.replica.effects import LoadEntries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.entry import Epoch
     from replog.replica.effects import Load
-    from replog.store.interface import Batch, StoredEntry
+    from replog.store.interface import Batch
     from replog.store.memory import MemoryDisk, MemoryStore
     from replog.testing.world import World
 
@@ -36,7 +38,7 @@ class DiskThreads:
         effect: Callable[[], bool],
         durable: Callable[[int], None],
         promised: Callable[[], None],
-        loaded: Callable[[int, Sequence[StoredEntry]], None],
+        loaded: Callable[[int, Any], None],
         failed: Callable[[StoreFailed], None],
     ) -> None:
         """`effect` is asked before and after each commit whether the node still lives."""
@@ -60,10 +62,10 @@ class DiskThreads:
         if not self._under_way:
             self._begin()
 
-    def load(self, load: Load) -> None:
-        """Read entries, as the store is by then."""
+    def load(self, load_id: int, load: Load) -> None:
+        """Read something, as the store is by then."""
         delay_ms = self._delay(self._world.weather.load_ms_max)
-        self._world.schedule.after(delay_ms, self._read, load)
+        self._world.schedule.after(delay_ms, self._read, load_id, load)
 
     def die(self) -> int:
         """The node crashes; how many batches are lost."""
@@ -144,10 +146,13 @@ class DiskThreads:
         if self._disk.outline.promise != promise:
             self._promised()
 
-    def _read(self, load: Load) -> None:
+    def _read(self, load_id: int, load: Load) -> None:
         if self._dead:
             return
-        entries = self._store.entries(load.first, load.last, load.bytes_max)
+        found = carry_out(self._store, load)
         self._world.tally["loads"] += 1
-        self._world.trace.record(self._node, "load", load.first, load.last, len(entries))
-        self._loaded(load.load_id, entries)
+        if isinstance(load, LoadEntries):
+            self._world.trace.record(self._node, "load", load.first, load.last, len(found))
+        else:
+            self._world.trace.record(self._node, "load", type(load).__name__)
+        self._loaded(load_id, found)

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from math import ceil
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replog.entry import pack_run
 from replog.errors import IdentityRefused
 from replog.membership import cluster_id
+from replog.replica.catchup import Keeping
 from replog.replica.replica import Replica
 from replog.store.memory import MemoryDisk, MemoryStore
 from replog.testing.checkers import Ticket
@@ -25,13 +26,14 @@ from replog.testing.choices import Violation
 from replog.testing.disk import DiskThreads
 from replog.testing.network import Frame
 from replog.testing.plan import DOOM_EFFECTS_MAX
+from replog.testing.taking import PieceTicket, SealTicket, Taking, state_at, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.replica.effects import Completion, Effects, Outgoing
     from replog.replica.effects import Ticket as AnyTicket
-    from replog.store.interface import StoredEntry
+    from replog.snapshot import Snapshot
     from replog.testing.machines import Fed
     from replog.testing.network import Network
     from replog.testing.world import World
@@ -80,6 +82,10 @@ class Host:
         self._threads: DiskThreads | None = None
         self._fed: Fed | None = None
         """The machine of the present life, if the run has one."""
+        self._store: MemoryStore | None = None
+        """Of the present life."""
+        self._taking: Taking | None = None
+        """The snapshot that is being kept."""
         self._signature = (node, b"", 0)
         """Of each frame of the present life: sender, store id, life."""
         self._wake_at: int | None = None
@@ -123,11 +129,18 @@ class Host:
         )
         random = Random(world.random.getrandbits(64))
         self.replica = Replica(
-            world.agreement, restoration, world.plan.limits, self._clock_ms(), random
+            world.agreement,
+            restoration,
+            world.plan.limits,
+            self._clock_ms(),
+            random,
+            keeping=Keeping(world.plan.retention, with_state=world.plan.snapshot_ms_mean > 0),
         )
+        self._store, self._taking = store, None
+        self._await_snapshot(self.life)
         self._signature = (self.node, self.disk.store_id, restoration.identity.life)
         if world.machines is not None:
-            self._fed = world.machines.begin_life(self.disk)
+            self._fed = world.machines.begin_life(store, self.disk)
         self._wake(world.schedule.now)
 
     def crash(self, why: str) -> None:
@@ -224,8 +237,8 @@ class Host:
     def _durable(self, batch_id: int) -> None:
         self._put_in(self._reports, lambda replica, now: replica.durable(now, batch_id))
 
-    def _loaded(self, load_id: int, entries: Sequence[StoredEntry]) -> None:
-        self._put_in(self._reports, lambda replica, _: replica.loaded(load_id, entries))
+    def _loaded(self, load_id: int, found: Any) -> None:
+        self._put_in(self._reports, lambda replica, now: replica.loaded(now, load_id, found))
 
     def _put_in(self, inputs: list[Input], put_in: Input) -> None:
         inputs.append(put_in)
@@ -298,6 +311,8 @@ class Host:
     def _judge(self, replica: Replica, effects: Effects) -> None:
         checkers = self._world.checkers
         checkers.manners.blames(self.node, replica.faults, replica.last_fault)
+        if effects.installed is not None:
+            self._judge_install(effects.installed)
         for row, entry in effects.delivered:
             checkers.delivered(self.node, row, entry)
             if self._fed is not None and self._world.machines is not None:
@@ -312,6 +327,8 @@ class Host:
 
     def _carry_out(self, replica: Replica, effects: Effects) -> None:
         world, threads = self._world, self._threads
+        for completion in effects.skipped:
+            self._skip(completion)
         for row, _ in effects.delivered:
             world.trace.record(self.node, "deliver", row.index, row.base_offset, row.count)
         for completion in effects.completions:
@@ -322,8 +339,11 @@ class Host:
             if effects.batch is not None:
                 self._effect()
                 threads.queue(*effects.batch)
-            for load in effects.loads:
-                threads.load(load)
+            for load_id, load in effects.loads:
+                threads.load(load_id, load)
+        for stored in effects.stored:
+            self._effect()
+            self._take_stored(stored.ticket)
         for barrier in effects.barriers:
             self._effect()
             self._pass(barrier)
@@ -352,6 +372,14 @@ class Host:
         world.tally["acknowledged"] += completion.count
         world.trace.record(self.node, "acknowledge", completion.base_offset, completion.count)
 
+    def _skip(self, completion: Completion) -> None:
+        """A snapshot stands for these: they are in the log, and nobody says where."""
+        world = self._world
+        for ticket in world.checkers.acknowledgements.skipped(self.node, self.life, completion):
+            self.tickets.remove(ticket.number)
+        world.tally["skipped"] += completion.count
+        world.trace.record(self.node, "skip", completion.count)
+
     def _pass(self, barrier: AnyTicket) -> None:
         world = self._world
         if not isinstance(barrier, int) or barrier not in self.barriers:
@@ -362,6 +390,68 @@ class Host:
         self.barriers.remove(barrier)
         world.tally["barriers passed"] += 1
         world.trace.record(self.node, "pass", barrier)
+
+    # -- snapshots -----------------------------------------------------------------------------
+
+    def _await_snapshot(self, life: int) -> None:
+        mean_ms = self._world.plan.snapshot_ms_mean
+        if mean_ms:
+            delay_ms = 1 + int(self._world.random.expovariate(1 / mean_ms))
+            self._world.schedule.after(delay_ms, self._take_snapshot, life)
+
+    def _take_snapshot(self, life: int) -> None:
+        """Keep the state of now, unless another is being kept."""
+        world, replica = self._world, self.replica
+        if life != self.life or replica is None:
+            return
+        self._await_snapshot(life)
+        if self._taking is not None or replica.catchup.is_installing:
+            return
+        position = replica.catchup.position
+        if position.index <= replica.catchup.snapshots.newest_index:
+            return
+        machine: Any = self._fed.machine if self._fed is not None else None
+        state = machine.snapshot() if machine is not None else state_at(position)
+        taking = Taking(position, state, world.membership, world.plan.limits)
+        self._taking = taking
+        world.trace.record(self.node, "snapshot", position.index, taking.missing)
+
+        def stage(replica: Replica, _: int) -> None:
+            for piece in taking.pieces:
+                replica.catchup.snapshots.stage(piece, PieceTicket(taking))
+
+        self._put_in(self._requests, stage)
+
+    def _take_stored(self, ticket: AnyTicket) -> None:
+        taking: Taking = ticket.taking
+        if isinstance(ticket, SealTicket):
+            self._world.tally["snapshots taken"] += 1
+            self._world.trace.record(self.node, "sealed", taking.stored.snapshot.index)
+            self._taking = None
+            return
+        taking.missing -= 1
+        if not taking.missing:
+            seal = SealTicket(taking)
+            self._put_in(
+                self._requests, lambda replica, _: replica.catchup.seal(taking.stored, seal)
+            )
+
+    def _judge_install(self, snapshot: Snapshot) -> None:
+        """What is installed is what the log led to."""
+        world, store = self._world, self._store
+        world.tally["snapshots installed"] += 1
+        world.trace.record(self.node, "installed", snapshot.index, snapshot.pieces)
+        world.checkers.history.installed(self.node, snapshot.position)
+        stored = store.snapshot() if store is not None else None
+        if store is None or stored is None or stored.snapshot != snapshot:
+            raise Violation(f"{self.node} installs a snapshot that is not its newest")
+        if not snapshot.pieces:
+            return
+        state = state_of(store, stored)
+        if world.machines is not None:
+            self._fed = world.machines.restored(state, snapshot.index)
+        elif b"".join(state) != b"".join(state_at(snapshot.position)):
+            raise Violation(f"{self.node} installs another state than that of {snapshot.index}")
 
     # -- effects -------------------------------------------------------------------------------
 

@@ -19,15 +19,16 @@ from replog.machine import apply_all
 from replog.reading import records_of
 from replog.testing.choices import Violation
 from replog.testing.linearizability import PENDING, Operation
+from replog.testing.taking import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
     from replog.entry import Entry
     from replog.machine import Digests, Record
     from replog.store.interface import Delivered
-    from replog.store.memory import MemoryDisk
+    from replog.store.memory import MemoryDisk, MemoryStore
 
     Query = Callable[[Any, Random], tuple[Any, Any]]
 
@@ -69,11 +70,34 @@ class Machines:
         """Barriers, by number."""
         self.history: list[Operation[Any, Any]] = []
 
-    def begin_life(self, disk: MemoryDisk) -> Fed:
+    @property
+    def keep_snapshots(self) -> bool:
+        """Whether its machines can be kept and made anew from what was kept."""
+        return hasattr(self._workload.machine(), "restore")
+
+    def begin_life(self, store: MemoryStore, disk: MemoryDisk) -> Fed:
         """A node starts: its machine, with what its disk says was delivered."""
-        fed = Fed(self._workload.machine())
-        for row, entry in zip(disk.delivered, disk.log, strict=False):
+        stored = store.snapshot()
+        fed, index = Fed(self._workload.machine()), 0
+        if stored is not None:
+            index = stored.snapshot.index
+            fed = self.restored(state_of(store, stored), index)
+        while index < disk.outline.position.index:
+            index += 1
+            row, entry = disk.row(index), disk.entry(index)
+            if row is None or entry is None:
+                raise Violation(f"entry {index} is neither kept nor in the newest snapshot")
             self.deliver(fed, row, parse_entry(entry.data))
+        return fed
+
+    def restored(self, state: Iterable[bytes], index: int) -> Fed:
+        """A machine of this state, which is that after entry `index`. Raises `Violation` when it is
+        another's."""
+        fed = Fed(self._workload.machine())
+        machine: Any = fed.machine
+        machine.restore(state)
+        if self._digests.get(index) != fed.machine.digest():
+            raise Violation(f"a machine restored from a snapshot of entry {index} differs")
         return fed
 
     def deliver(self, fed: Fed, row: Delivered, entry: Entry) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from replog.config import KIB, MIB, Limits
+from replog.retention import Retention
 
 if TYPE_CHECKING:
     from random import Random
@@ -93,6 +94,10 @@ class Plan:
     """How soon after the last fault everything must be done."""
     rest_ms: int = 0
     """How long the cluster is watched after that."""
+    retention: Retention | None = None
+    """None: everything is kept."""
+    snapshot_ms_mean: int = 0
+    """Between two snapshots of a node's state; 0: there is no state, and a header is enough."""
     drift_max: float = 0.0
     """Each node's clock is faster or slower than time by a share of up to this."""
 
@@ -120,7 +125,23 @@ def with_rarities(plan: Plan, random: Random) -> Plan:
     leaves the other runs as they were."""
     rare = [strike for strike in RARE_STRIKES if random.random() < 0.1]
     drift_max = random.choice((0.001, 0.02, 0.1)) if random.random() < 0.2 else 0.0
-    return replace(plan, strikes=(*plan.strikes, *rare), drift_max=drift_max)
+    plan = replace(plan, strikes=(*plan.strikes, *rare), drift_max=drift_max)
+    return _with_compaction(plan, random) if random.random() < 0.25 else plan
+
+
+def _with_compaction(plan: Plan, random: Random) -> Plan:
+    """The log is not kept for long, and snapshots come in small pieces."""
+    bounds: dict[str, int] = random.choice(
+        ({"records_max": 5}, {"records_max": 60}, {"bytes_max": 3000}, {"age_ms_max": 300})
+    )
+    limits = replace(
+        plan.limits,
+        piece_bytes_max=random.choice((100, 700, 1 * MIB)),
+        part_bytes_max=random.choice((30, 300, 256 * KIB)),
+    )
+    retention = Retention(**bounds, readers_records_max=100)
+    snapshot_ms_mean = random.choice((0, 100, 500))
+    return replace(plan, limits=limits, retention=retention, snapshot_ms_mean=snapshot_ms_mean)
 
 
 def _draw_limits(random: Random) -> Limits:

@@ -49,9 +49,12 @@ class Votes:
 
     def wrote(self, node: str, write: StoredWrite) -> None:
         """A commit has carried out a write, or passed through the state after it."""
-        for entry in write.entries:
-            key = node, entry.epoch.number
-            self._entries[key] = max(entry.index, self._entries.get(key, 0))
+        tops = [(entry.epoch, entry.index) for entry in write.entries]
+        if write.install is not None:
+            tops.append((write.install.snapshot.epoch, write.install.snapshot.index))
+        for epoch, index in tops:
+            key = node, epoch.number
+            self._entries[key] = max(index, self._entries.get(key, 0))
 
     def leaves(self, node: str, to: str, message: Message) -> None:
         """A message leaves."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from replog.testing.linearizability import Operation
 
 STORE_ID_BYTES = 16
+SNAPSHOT_MS_MEAN = 400
+"""Where machines are fed and the log is not kept."""
 SETTLE_MS_PER_APPEND = 100
 """Added to the time in which a cluster must settle: limits of a few bytes and a slow disk make each
 append an entry, and each entry a round trip, of its own."""
@@ -87,6 +89,9 @@ class Simulation:
             )
         if nodes is not None:
             plan = replace(plan, nodes=nodes)
+        machines = None if workload is None else Machines(workload, random)
+        if machines is not None:
+            plan = _for_machines(plan, machines)
         names = [f"n{number}" for number in range(1, plan.nodes + 1)]
         membership = agreement.membership(set(names))
         disks = {node: MemoryDisk(random.randbytes(STORE_ID_BYTES)) for node in names}
@@ -110,7 +115,7 @@ class Simulation:
                 by_number=agreement.epoch_is_its_number,
                 silence_ms_max=_silence_ms_max(agreement),
             ),
-            machines=None if workload is None else Machines(workload, random),
+            machines=machines,
         )
         self.network = Network(self.world, self._arrive)
         self.hosts = {node: Host(self.world, self.network, node, disks[node]) for node in names}
@@ -196,12 +201,13 @@ class Simulation:
 
     def _inspect(self, host: Host) -> None:
         """What is on the disk at the end is what was delivered, and nobody has raised an alarm."""
-        history = self.world.checkers.history
-        stored = [entry.data for entry in host.disk.log[: history.last_index]]
-        if host.disk.delivered != history.rows[: host.disk.outline.position.index]:
-            raise Violation(f"the disk of {host.node} holds other rows than were delivered")
-        if stored != [history.entry(index) for index in range(1, history.last_index + 1)]:
-            raise Violation(f"the disk of {host.node} holds other entries than were delivered")
+        history, disk = self.world.checkers.history, host.disk
+        for index in range(disk.outline.base.index + 1, history.last_index + 1):
+            entry = disk.entry(index)
+            if index <= disk.outline.position.index and disk.row(index) != history.rows[index - 1]:
+                raise Violation(f"the disk of {host.node} holds another row of entry {index}")
+            if entry is None or entry.data != history.entry(index):
+                raise Violation(f"the disk of {host.node} holds other bytes of entry {index}")
         if host.replica is None:
             raise Violation(f"{host.node} does not run at the end")
         alarm = host.replica.status(Counter()).alarm
@@ -214,6 +220,15 @@ def simulate(
 ) -> Outcome:
     """Carry out the run of this seed. Raises `SimulationFailure`."""
     return Simulation(seed, agreement, write=write).run()
+
+
+def _for_machines(plan: Plan, machines: Machines) -> Plan:
+    """What the log drops, a snapshot of the machine must hold."""
+    if not machines.keep_snapshots:
+        return replace(plan, retention=None, snapshot_ms_mean=0)
+    if plan.retention is not None and not plan.snapshot_ms_mean:
+        return replace(plan, snapshot_ms_mean=SNAPSHOT_MS_MEAN)
+    return plan
 
 
 def _silence_ms_max(agreement: Agreement) -> int | None:

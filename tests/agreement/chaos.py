@@ -17,7 +17,7 @@ SETTLE_MS = 10_000
 class Chaos:
     """Loses, repeats and reorders messages, cuts links, crashes members, delays disks and time."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, *, compacting: bool = False) -> None:
         self.cluster = cluster
         self.random = Random(seed)
         self.proposed = 0
@@ -49,16 +49,19 @@ class Chaos:
         self._duplicate = self.random.choice([0.0, 0.1, 0.3])
         self._batch = self.random.choice([0.0, 0.1, 0.5])
         self._reorder = self.random.choice([0.0, 0.5])
+        self._compacting = self.random.choice([0.02, 0.1, 0.5]) if compacting else 0.0
 
     def run(self, steps: int) -> None:
         """So many random steps: all kinds mixed, or one reign after the other."""
         if self.random.random() < 0.4:
             for action in self.random.choices(self._actions, self._weights, k=steps):
                 action()
+                self._compact()
         else:
             self.cluster.reports_wait = False
             for _ in range(steps // 8):
                 self._reign()
+                self._compact()
 
     def settle(self) -> None:
         """End all faults; then a new entry must reach everybody."""
@@ -203,6 +206,16 @@ class Chaos:
                 self.cluster.restart(member.name)
                 return
 
+    def _compact(self) -> None:
+        """Somebody takes a snapshot, or drops some of what its newest one stands for."""
+        if not self._compacting or self.random.random() >= self._compacting:
+            return
+        member = self.random.choice(self._up())
+        if self.random.random() < 0.5:
+            self.cluster.snapshot(member.name)
+        base, end = member.disk.base.index, member.disk.snapshot.index
+        self.cluster.compact(member.name, self.random.choice([base, (base + end) // 2, end]))
+
     def _cut(self) -> None:
         names = list(self.cluster.names)
         self.random.shuffle(names)
@@ -220,9 +233,11 @@ class Chaos:
         return [member for member in self.cluster.members.values() if member.up]
 
 
-def run_seed(make_cluster: Callable[[int], Cluster], seed: int, steps: int) -> Chaos:
+def run_seed(
+    make_cluster: Callable[[int], Cluster], seed: int, steps: int, *, compacting: bool = False
+) -> Chaos:
     """One run, healed at its end; a failure names the seed."""
-    chaos = Chaos(make_cluster(seed), seed)
+    chaos = Chaos(make_cluster(seed), seed, compacting=compacting)
     try:
         chaos.run(steps)
         chaos.settle()

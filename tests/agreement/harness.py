@@ -24,9 +24,17 @@ from replog.agreement import (
     Restored,
     Send,
 )
-from replog.entry import Epoch, Kind
+from replog.entry import NO_EPOCH, Epoch, Kind
 from replog.errors import PeerFault
-from tests.agreement.image import Image, Stored, StoredWrite, Value, Words, describe_message
+from tests.agreement.image import (
+    Image,
+    Offer,
+    Stored,
+    StoredWrite,
+    Value,
+    Words,
+    describe_message,
+)
 
 TURNS_MAX = 1000
 """A core that still wants something after so many calls of `ready` never stops wanting."""
@@ -62,6 +70,8 @@ class Member:
     """Reads neither confirmed nor failed."""
     unreported: deque[tuple[str, int, int]] = field(default_factory=deque)
     """Reports of `sent` that the core waits for."""
+    offered: dict[int, EntryRef] = field(default_factory=dict)
+    """The bases of snapshots that the core installs in this turn."""
 
     def value_of(self, index: int, source: Epoch) -> Value:
         """The payload of an entry to write: it has just come, or is in memory under that name."""
@@ -109,6 +119,8 @@ class Cluster:
         """The highest index committed anywhere when each read was asked for."""
         self.confirmed: dict[int, int] = {}
         self.failed: set[int] = set()
+        self.offers = self.installs = 0
+        """Snapshots sent, and those that were needed."""
         self.faults: list[str] = []
         """Messages that a member took for a fault of their sender: correct members send none."""
         self.watch = watch
@@ -167,6 +179,9 @@ class Cluster:
         """Hand packets to their one target, which must be up; ask its core once, at the end."""
         member = self.members[packets[0].target]
         for packet in packets:
+            if isinstance(packet.message, Offer):
+                self._install(member, packet.message.base)
+                continue
             for meta, value in packet.entries:
                 member.staged[EntryRef(meta.index, meta.epoch)] = value
             metas = [meta for meta, _ in packet.entries]
@@ -207,6 +222,29 @@ class Cluster:
         member.unreported = deque([report for report in member.unreported if report[0] != peer])
         member.core.lost(peer)
         self._turn(member)
+
+    def snapshot(self, name: str) -> int:
+        """Take a snapshot of what is delivered, as the disk has it; the index it stands for."""
+        member = self.members[name]
+        ref = member.disk.ref_at(member.disk.position)
+        if ref.index >= max(member.memory.base.index, 1):  # else an install is on its way
+            assert member.core.epoch_at(ref.index) in {NO_EPOCH, ref.epoch}
+        member.disk.snapshot = ref
+        return ref.index
+
+    def compact(self, name: str, index: int) -> None:
+        """Drop every entry up to this one: delivered on this disk, and in its snapshot."""
+        member = self.members[name]
+        if index <= member.disk.base.index:
+            return
+        assert index <= min(member.disk.position, member.disk.snapshot.index)
+        self.write_line(f"{name} compacts to {index}")
+        base = member.disk.ref_at(index)
+        member.disk.compact(base)
+        if index > member.memory.base.index:  # else an install is on its way to the disk
+            member.memory.compact(base)
+            member.core.compacted(index)
+            self._turn(member)
 
     def crash(self, name: str) -> None:
         """Lose the memory and every write that was not persisted."""
@@ -277,6 +315,7 @@ class Cluster:
             self._take_ready(member)
         else:
             raise AssertionError(f"{member.name} never stops wanting something")
+        assert not member.offered, f"{member.name} does not install {member.offered}"
         member.staged.clear()
         self.watch(self, member)
 
@@ -295,7 +334,8 @@ class Cluster:
                 index: Stored(epoch, member.value_of(index, source))
                 for index, epoch, source in write.entries
             }
-            change = StoredWrite(write, entries, member.memory.position)
+            installed = self._installed(member, write.install)
+            change = StoredWrite(write, entries, member.memory.position, installed)
             self.write_line(f"{member.name} writes {self.words.write(change)}")
             member.memory.apply(change)
             member.unpersisted.append(change)
@@ -315,6 +355,9 @@ class Cluster:
             self.write_line(f"{member.name} cannot confirm read {token}")
             self.failed.add(token)
             member.reading.remove(token)
+        assert len(set(ready.snapshots_for)) == len(ready.snapshots_for)
+        for peer in ready.snapshots_for:
+            self._offer(member, peer)
 
     def _leave(self, member: Member, send: Send) -> None:
         carried = tuple(self._carried(member, send))
@@ -335,6 +378,37 @@ class Cluster:
             member.unreported.append((send.to, last, size))
             if not self.reports_wait:
                 member.core.sent(*member.unreported.popleft())
+
+    def _offer(self, member: Member, peer: str) -> None:
+        """Send the newest whole snapshot, all of it at once."""
+        base = member.disk.snapshot
+        line = f"{member.name} -> {peer}: {describe_message(Offer(base))}"
+        lost = {(member.name, peer)} & (self.cut | self.refused)
+        self.write_line(f"{line} (lost)" if lost else line)
+        if not lost and base.index:
+            self.offers += 1
+            self.network.append(Packet(member.name, peer, Offer(base), ()))
+
+    def _install(self, member: Member, base: EntryRef) -> None:
+        """A snapshot has come, whole."""
+        known = max([other.memory.position for other in self.members.values()])
+        assert base.index <= known, "a snapshot of what is not committed"
+        before = member.core.last_index
+        if not member.core.install(self.now, base):
+            assert member.core.last_index == before
+            self.write_line(f"{member.name} needs no snapshot up to {base.index}")
+            return
+        member.offered[base.index] = base
+
+    def _installed(self, member: Member, index: int | None) -> EntryRef | None:
+        """A write that installs: everything up to the base counts as delivered."""
+        if index is None:
+            return None
+        base = member.offered.pop(index)
+        assert base.index > member.memory.position, f"{member.name} goes back to {base.index}"
+        member.memory.position = base.index
+        self.installs += 1
+        return base
 
     def _carried(self, member: Member, send: Send) -> Iterator[tuple[Meta, Value]]:
         """The entries beside a message, under the epochs they are stored with."""
@@ -394,6 +468,7 @@ class Cluster:
             disk.last_index,
             disk.position,
             self.membership,
+            disk.base,
             disk.tail,
         )
         return self.agreement.core(name, restored, self.now, Random(self.random.getrandbits(32)))

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from replog.agreement import EntryRef, Leadership, Message, Write
 from replog.entry import NO_EPOCH, Epoch, Kind
 
+NO_BASE = EntryRef(0, NO_EPOCH)
+"""Of a log that is whole."""
+
 
 class Value(NamedTuple):
     """An entry's payload."""
@@ -33,6 +36,14 @@ class StoredWrite(NamedTuple):
     entries: Mapping[int, Stored]
     position: int
     """How far the member had delivered then."""
+    installed: EntryRef | None = None
+    """The base of the snapshot that it installs."""
+
+
+class Offer(NamedTuple):
+    """A whole snapshot, on its way to a member that lacks what is compacted elsewhere."""
+
+    base: EntryRef
 
 
 class Image:
@@ -45,16 +56,20 @@ class Image:
         }
         self.position = 0
         """How far this member has delivered."""
+        self.base = NO_BASE
+        """The last entry that is compacted."""
+        self.snapshot = NO_BASE
+        """The last entry that the newest snapshot stands for."""
 
     @property
     def last_index(self) -> int:
-        return max(self.entries, default=0)
+        return max(self.entries, default=self.base.index)
 
     @property
     def epochs(self) -> tuple[tuple[int, Epoch], ...]:
         """The epochs in runs, also of gaps."""
         runs: list[tuple[int, Epoch]] = []
-        for index in range(1, self.last_index + 1):
+        for index in range(self.base.index + 1, self.last_index + 1):
             epoch = self.entries[index].epoch if index in self.entries else NO_EPOCH
             if not runs or runs[-1][1] != epoch:
                 runs.append((index, epoch))
@@ -72,21 +87,36 @@ class Image:
         return stored if stored is not None and ref.epoch in {NO_EPOCH, stored.epoch} else None
 
     def apply(self, change: StoredWrite) -> None:
-        """Promise, truncation, entries: in this order."""
+        """Promise, truncation, install, entries: in this order."""
         write = change.write
         if write.promise is not None:
             self.promise = write.promise
         if write.truncate_from is not None:
             for index in range(write.truncate_from, self.last_index + 1):
                 del self.entries[index]
+        if change.installed is not None:
+            self.snapshot = change.installed
+            self.compact(change.installed)
         indexes = [entry.index for entry in write.entries]
         assert indexes == sorted(set(indexes)), f"entries of a write do not ascend: {indexes}"
         self.entries.update(change.entries)
+
+    def ref_at(self, index: int) -> EntryRef:
+        """The name of an entry, or of the base."""
+        return self.base if index == self.base.index else EntryRef(index, self.entries[index].epoch)
+
+    def compact(self, base: EntryRef) -> None:
+        """Drop every entry up to this one."""
+        self.base = base
+        for index in [index for index in self.entries if index <= base.index]:
+            del self.entries[index]
 
     def copy(self) -> Image:
         twin = Image(self.promise)
         twin.entries = dict(self.entries)
         twin.position = self.position
+        twin.base = self.base
+        twin.snapshot = self.snapshot
         return twin
 
 
@@ -115,8 +145,9 @@ class Words:
         return f"{leadership.role}{of} in {self.epoch(leadership.epoch)}"
 
     def log(self, image: Image) -> str:
-        """As in `1-4@1 5:x@2`: made-up entries of one epoch make one piece."""
-        pieces: list[str] = []
+        """As in `1-4@1 5:x@2`: made-up entries of one epoch make one piece; `..3@1`: compacted."""
+        base = image.base
+        pieces = [f"..{base.index}@{self.epoch(base.epoch)}"] if base.index else []
         first = 0
         for index in sorted(image.entries):
             epoch, value = image.entries[index]
@@ -139,6 +170,8 @@ class Words:
             parts.append(f"promise {write.promise.number} {write.promise.node or '-'}")
         if write.truncate_from is not None:
             parts.append(f"drop from {write.truncate_from}")
+        if write.install is not None:
+            parts.append(f"install {write.install}")
         if change.entries:
             words = [
                 f"{index}:{value}@{self.epoch(epoch)}"
@@ -158,6 +191,8 @@ def describe_message(message: Message) -> str:
 def _field(value: object) -> str:
     if isinstance(value, Epoch):
         return f"{value.number}.{value.node}" if value.node else str(value.number)
+    if isinstance(value, EntryRef):
+        return f"{value.index}@{_field(value.epoch)}"
     if isinstance(value, tuple):
         return f"[{' '.join(map(_field, value))}]"
     return repr(value)

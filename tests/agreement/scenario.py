@@ -36,6 +36,8 @@ Commands, with n1 for any member::
     refuse n1 n2                        as `cut`, but n1's host notices
     heal                                mend all links
     entries_per_send COUNT              hosts cut sends to so many entries
+    compact n1 [INDEX]                  take a snapshot of all that n1's disk has delivered, and
+                                        drop the entries up to this index (all that it stands for)
     show [n1]                           print role, commit index, disk and log
 
 FILTER: from=n2, only=Vote (message class), first=COUNT, backwards (latest first).
@@ -218,6 +220,10 @@ class Scenario:
     def command_entries_per_send(self, count: str) -> None:
         self.cluster.entries_per_packet_max = int(count)
 
+    def command_compact(self, name: str, index: str = "") -> None:
+        end = self.cluster.snapshot(name)
+        self.cluster.compact(name, int(index or end))
+
     def command_show(self, *names: str) -> None:
         describe = self.cluster.words
         for name in names or self.cluster.names:
@@ -226,7 +232,10 @@ class Scenario:
             if not member.up:
                 self._print(f"{name} is down{on_disk}")
                 continue
-            if member.disk.entries == member.memory.entries:
+            if (member.disk.entries, member.disk.base) == (
+                member.memory.entries,
+                member.memory.base,
+            ):
                 on_disk = ""
             self._print(
                 f"{name} is {describe.leadership(member.core.leadership)}, "

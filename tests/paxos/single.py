@@ -8,7 +8,8 @@ from typing import cast
 
 from paxoslog import MultiPaxos
 from paxoslog.core import PaxosCore
-from paxoslog.messages import Accepted, Heartbeat, PrePromise, Promise
+from paxoslog.invariants import check_state, check_step, observe
+from paxoslog.messages import Accepted, FetchChosen, Heartbeat, PrePromise, Promise
 from paxoslog.state import Leader, Proposer
 from replog.agreement import EntryRef, Message, Meta, Ready, Restored, Send
 from replog.entry import NO_EPOCH, Epoch, Kind
@@ -26,6 +27,7 @@ def start(
     promise: Epoch | None = None,
     accepted: Mapping[int, Epoch] | None = None,
     commit: int = 0,
+    base: int = 0,
     voters: frozenset[str] = VOTERS,
     paxos: MultiPaxos = PAXOS,
     seed: int = 0,
@@ -38,6 +40,7 @@ def start(
         refs[-1].index if refs else commit,
         commit,
         paxos.membership(voters),
+        EntryRef(base, NO_EPOCH),
         refs,
     )
     return cast("PaxosCore", paxos.core("n1", restored, NOW, Random(seed)))
@@ -54,6 +57,15 @@ def receive(
 def persist(core: PaxosCore) -> Ready:
     """What the core wants once everything it has written is on disk."""
     core.durable(core.state.now, core.state.journal.last_write_id)
+    return core.ready()
+
+
+def install(core: PaxosCore, index: int) -> Ready:
+    """What the core wants after a snapshot that it needs."""
+    before = observe(core)
+    assert core.install(core.state.now, EntryRef(index, NO_EPOCH))
+    check_state(core)
+    check_step(before, observe(core))
     return core.ready()
 
 
@@ -150,6 +162,11 @@ def sends_of(ready: Ready, kind: type[Message]) -> list[Send]:
 
 def entry_sends(ready: Ready) -> dict[str, list[int]]:
     return {s.to: [ref.index for ref in s.entries] for s in ready.sends if s.entries}
+
+
+def fetches(ready: Ready) -> list[tuple[str, FetchChosen]]:
+    """Who is asked for what is chosen."""
+    return [(s.to, s.message) for s in ready.sends if isinstance(s.message, FetchChosen)]
 
 
 def written(ready: Ready) -> dict[int, tuple[Epoch, Epoch]]:

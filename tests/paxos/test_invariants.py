@@ -66,6 +66,7 @@ def adopt(core: PaxosCore) -> None:
 
 STATES: list[tuple[str, Callable[[], PaxosCore], Callable[[PaxosCore], object]]] = [
     ("the log ends", start, lambda c: setattr(c.state.log, "last_index", 1)),
+    ("is compacted", start, lambda c: setattr(c.state.log, "base_index", 1)),
     ("nothing is remembered", start, lambda c: c.state.log._accepted.update({0: OLD})),
     (
         "a higher ballot than is promised",
@@ -104,6 +105,11 @@ STATES: list[tuple[str, Callable[[], PaxosCore], Callable[[PaxosCore], object]]]
         lambda: established(start()),
         lambda c: setattr(progress_of(c), "match_index", 2),
     ),
+    (
+        "compacted is sent to n2",
+        lambda: established(start(base=3, commit=3)),
+        lambda c: setattr(progress_of(c), "match_index", 2),
+    ),
 ]
 
 
@@ -123,6 +129,7 @@ BEFORE = observe(established(start(accepted={1: OLD, 2: OLD})))._replace(
 STEPS = [
     ("the promise never falls", BEFORE._replace(ballot=OLD)),
     ("the commit index never falls", BEFORE._replace(commit_index=2)),
+    ("the base never falls", BEFORE._replace(base_index=-1)),
     ("write ids never fall", BEFORE._replace(write_ids=(0, BEFORE.write_ids[1]))),
     ("write ids never fall", BEFORE._replace(write_ids=(BEFORE.write_ids[0], 0))),
     ("at a higher ballot only", BEFORE._replace(accepted={6: Epoch(2, "n1")})),

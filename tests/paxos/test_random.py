@@ -37,6 +37,17 @@ def test_random_runs_are_safe_and_live(pytestconfig: pytest.Config) -> None:
     assert sum(len(run.cluster.failed) for run in runs) > 10
 
 
+def test_random_runs_that_compact_are_safe_and_live(pytestconfig: pytest.Config) -> None:
+    count = pytestconfig.getoption("--random-runs", default=100)
+    runs = [run_seed(make_cluster, seed, STEPS, compacting=True) for seed in range(count)]
+    clusters = [run.cluster for run in runs]
+    # Snapshots are taken, and lost, and late; many are needed by members that have crashed or not.
+    assert sum(cluster.offers for cluster in clusters) > count / 2
+    assert sum(cluster.installs for cluster in clusters) > count / 4
+    bases = [member.disk.base.index for cluster in clusters for member in cluster.members.values()]
+    assert sum(base > 0 for base in bases) > len(bases) / 2
+
+
 def trace(seed: int) -> list[str]:
     lines: list[str] = []
     cluster = make_cluster(seed)

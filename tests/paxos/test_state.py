@@ -19,7 +19,11 @@ A, B, C = Epoch(1, "n1"), Epoch(1, "n2"), Epoch(2, "n1")
 # --- the log --------------------------------------------------------------------------------------
 
 steps_of_a_log = st.lists(
-    st.tuples(st.sampled_from(["accept", "choose"]), st.integers(1, 8), st.integers(1, 4)),
+    st.tuples(
+        st.sampled_from(["accept", "choose", "compact", "install"]),
+        st.integers(1, 8),
+        st.integers(1, 4),
+    ),
     max_size=40,
 )
 
@@ -29,7 +33,7 @@ def test_a_log_is_a_dictionary_above_its_commit_index(steps) -> None:
     log = Log(0, ())
     held: dict[int, Epoch] = {}
     chosen: set[int] = set()
-    commit = last = 0
+    base = commit = last = 0
     for step, index, number in steps:
         ballot = Epoch(number, "n1")
         if step == "accept" and index > commit and ballot >= held.get(index, NO_EPOCH):
@@ -39,12 +43,20 @@ def test_a_log_is_a_dictionary_above_its_commit_index(steps) -> None:
         elif step == "choose" and index in held:
             log.choose(index)
             chosen.add(index)
-            while commit + 1 in chosen:
-                commit += 1
+        elif step == "compact" and base < index <= commit:
+            log.compact(index)
+            base = index
+        elif step == "install" and index > commit:
+            log.install(index)
+            base = commit = index
+            last = max(last, index)
+        while commit + 1 in chosen:
+            commit += 1
     left = {index: ballot for index, ballot in held.items() if index > commit}
     assert dict(log.accepted()) == left
     assert [ref.index for ref in log.accepted()] == sorted(left)
-    assert (log.commit_index, log.last_index) == (commit, last)
+    assert (log.base_index, log.commit_index, log.last_index) == (base, commit, last)
+    assert log._chosen == {index for index in chosen if index > commit}
     for index in range(1, 10):
         assert log.is_chosen(index) == (index <= commit or index in chosen)
         assert log.ballot_at(index) == left.get(index, NO_EPOCH)
@@ -58,6 +70,15 @@ def test_nothing_is_replaced_at_a_lower_ballot_or_once_delivered() -> None:
     log.choose(1)
     with pytest.raises(InvariantBroken):
         log.accept(1, C)
+
+
+def test_only_what_is_chosen_is_compacted_and_only_more_of_it_is_installed() -> None:
+    log = Log(4, refs(5, B), 2)
+    with pytest.raises(InvariantBroken):
+        log.compact(5)
+    with pytest.raises(InvariantBroken):
+        log.install(4)
+    assert (log.base_index, log.commit_index, log.accepted()) == (2, 4, refs(5, B))
 
 
 def test_nothing_is_chosen_before_it_is_accepted() -> None:
@@ -93,6 +114,32 @@ def test_changes_share_a_write_while_their_order_is_promise_entries() -> None:
     entries = (WriteEntry(4, B, A), WriteEntry(7, B, B))
     assert journal.take() == (Write(1, B, None, entries),)
     assert (journal.empty, journal.take()) == (True, ())
+
+
+def test_an_install_follows_a_promise_and_comes_before_the_entries() -> None:
+    journal = Journal()
+    journal.promise(A)
+    journal.install(9)
+    journal.promise(B)
+    journal.accept(10, B, B)
+    assert journal.take() == (Write(1, B, None, (WriteEntry(10, B, B),), 9),)
+    journal.install(20)
+    assert not journal.empty
+    assert (journal.last_write_id, journal.take()) == (2, (Write(2, None, None, (), 20),))
+    assert journal.durable(1) == [WriteEntry(10, B, B)]
+    assert journal.durable(2) == []
+
+
+def test_an_install_never_overtakes_an_entry_or_another_install() -> None:
+    journal = Journal()
+    journal.accept(4, A, A)
+    for index in (9, 12):
+        journal.install(index)
+    assert [(write.write_id, write.install) for write in journal.take()] == [
+        (1, None),
+        (2, 9),
+        (3, 12),
+    ]
 
 
 @pytest.mark.parametrize("index", [3, 4])
@@ -134,7 +181,8 @@ def test_only_writes_that_were_taken_can_be_durable() -> None:
 
 
 def restore(**changes):
-    good = Restored(C, (), 6, 2, PAXOS.membership(VOTERS), (*refs(3, A, C), EntryRef(6, B)))
+    accepted = (*refs(3, A, C), EntryRef(6, B))
+    good = Restored(C, (), 6, 2, PAXOS.membership(VOTERS), EntryRef(1, A), accepted)
     return State("n1", good._replace(**changes), NOW, Random(0), PAXOS)
 
 
@@ -146,6 +194,7 @@ def test_a_core_starts_as_an_acceptor_of_nobody_with_what_is_durable() -> None:
         C,
         NO_EPOCH,
     )
+    assert state.log.base_index == 1
     assert state.role.name == "acceptor"
     assert not state.has_output
     assert state.timer is not None
@@ -166,7 +215,9 @@ def test_a_sole_voter_starts_with_a_prepare() -> None:
         {"accepted": refs(6, NO_EPOCH)},
         {"accepted": ()},
         {"last_index": 7},
-        {"commit_index": -1},
+        {"commit_index": 0},  # below the base
+        {"base": EntryRef(3, A)},  # above the commit index
+        {"base": EntryRef(-1, A)},
         {"commit_index": 3},
         {"membership": PAXOS.membership({"n2", "n3"})},
     ],
@@ -177,7 +228,8 @@ def test_a_state_that_no_core_leaves_behind_is_refused(changes) -> None:
 
 
 def test_an_empty_store_is_a_fine_start() -> None:
-    state = restore(promise=NO_EPOCH, accepted=(), last_index=0, commit_index=0)
+    base = EntryRef(0, NO_EPOCH)
+    state = restore(promise=NO_EPOCH, accepted=(), last_index=0, commit_index=0, base=base)
     assert (state.ballot, state.log.last_index) == (NO_EPOCH, 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paxoslog.core import PaxosCore
 from paxoslog.invariants import Observed, check_state, check_step, observe
-from replog.agreement import EntryRef
+from replog.agreement import EntryRef, Ready
 from tests.agreement.harness import Cluster, Member
 from tests.agreement.image import Value
 
@@ -34,8 +34,9 @@ class Watcher:
             check_step(before, now)
         self._observed[member.name] = (core, now)
         if core_before is not core or before.write_ids != now.write_ids:
-            assert core.ready() == ((), (), core.state.commit_index, (), ())
+            assert core.ready() == Ready((), (), core.state.commit_index, (), ())
             assert core.state.log.accepted() == member.memory.tail
+            assert core.state.log.base_index == member.memory.base.index
             assert core.state.ballot == member.memory.promise
             self._check_proposals(member)
             self._check_choices(cluster, member)
@@ -59,6 +60,10 @@ class Watcher:
                     known = self._chosen.setdefault(index, value)
                     assert known == value, f"both {known} and {value} are chosen at {index}"
         for index in range(settled + 1, member.memory.position + 1):
-            value = member.memory.entries[index].value
-            assert self._chosen.setdefault(index, value) == value
+            if index in member.memory.entries:
+                value = member.memory.entries[index].value
+                assert self._chosen.setdefault(index, value) == value
+            else:
+                assert index <= member.memory.base.index
+                assert index in self._chosen, f"a snapshot stands for {index}, which is not chosen"
         self._settled[member.name] = disk.position

@@ -11,8 +11,8 @@ from raftlog import Raft
 from raftlog.core import RaftCore
 from raftlog.messages import Appended, PreVote, Vote
 from raftlog.state import Leader
-from replog.agreement import Message, Meta, Ready, Restored, Send
-from replog.entry import Epoch, Kind
+from replog.agreement import EntryRef, Message, Meta, Ready, Restored, Send
+from replog.entry import NO_EPOCH, Epoch, Kind
 
 NOW = 1000
 RAFT = Raft()
@@ -25,19 +25,29 @@ def runs_of(terms: Sequence[int], leader: str = "n9") -> tuple[tuple[int, Epoch]
     return tuple([(next(group)[0], Epoch(term, leader)) for term, group in groups])
 
 
+def base_of(terms: Sequence[int], index: int) -> EntryRef:
+    """The name of an entry of such a log; of index 0, that of no entry."""
+    return EntryRef(index, Epoch(terms[index - 1], "n9") if index else NO_EPOCH)
+
+
 def start(
     *,
     term: int = 0,
     vote: str = "",
     log: Sequence[int] = (),
     commit: int = 0,
+    base: int = 0,
     voters: frozenset[str] = VOTERS,
     raft: Raft = RAFT,
     seed: int = 0,
 ) -> RaftCore:
-    """The core of n1, with a log given by the terms of its entries."""
+    """The core of n1, with a log given by the terms of its entries, the first `base` of which are
+    compacted."""
     promise = Epoch(max([term, *log]), vote)
-    restored = Restored(promise, runs_of(log), len(log), commit, raft.membership(voters))
+    kept = tuple([(base + at, epoch) for at, epoch in runs_of(log[base:])])
+    restored = Restored(
+        promise, kept, len(log), max(commit, base), raft.membership(voters), base_of(log, base)
+    )
     return cast("RaftCore", raft.core("n1", restored, NOW, Random(seed)))
 
 

@@ -14,7 +14,7 @@ from raftlog.messages import (
     Vote,
 )
 from raftlog.state import Candidate, Follower, Leader, PreCandidate
-from replog.agreement import Write
+from replog.agreement import Ready, Write
 from replog.entry import Epoch
 from replog.errors import PeerFault
 from tests.raft.single import (
@@ -282,7 +282,7 @@ def test_a_slow_disk_does_not_raise_the_term() -> None:
     core = start()
     campaign(core)
     for _ in range(10):
-        assert time_out(core) == ((), (), 0, (), ())
+        assert time_out(core) == Ready((), (), 0, (), ())
     assert core.state.term == 1
     persist(core)
     time_out(core)

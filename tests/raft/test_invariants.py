@@ -8,9 +8,10 @@ import pytest
 
 from raftlog.core import RaftCore
 from raftlog.invariants import check_state, check_step, observe
+from raftlog.progress import Progress
 from raftlog.state import Candidate, Leader, Log
-from replog.agreement import Ready
-from replog.entry import Epoch, Kind
+from replog.agreement import EntryRef, Ready
+from replog.entry import NO_EPOCH, Epoch, Kind
 from replog.errors import InvariantBroken
 from tests.raft.single import campaign, established, lead, persist, start, time_out
 
@@ -46,11 +47,16 @@ def repeat_run(core: RaftCore) -> None:
     core.state.log = Log(((1, Epoch(1, "n9")), (1, Epoch(2, "n9"))), 1)
 
 
+def compacted() -> RaftCore:
+    return start(log=[1, 1, 2], commit=3, base=2)
+
+
 STATES: list[tuple[str, Callable[[], RaftCore], Callable[[RaftCore], object]]] = [
-    ("begins at index 1", lambda: start(log=[1]), drop_runs),
+    ("runs of epochs", lambda: start(log=[1]), drop_runs),
     ("runs of epochs", lambda: start(log=[1]), repeat_run),
-    ("terms ascend", lambda: start(log=[1]), set_to("term", 0)),
-    ("what is committed", start, set_to("commit_index", 1)),
+    ("no entry is of a term beyond", lambda: start(log=[1]), set_to("term", 0)),
+    ("what is compacted is committed", start, set_to("commit_index", 1)),
+    ("what is compacted is committed", compacted, set_to("commit_index", 1)),
     ("what is durable is", start, lambda c: setattr(c.state.journal, "durable_index", 1)),
     ("a write is durable", start, lambda c: setattr(c.state.journal, "durable_write_id", 1)),
     ("a candidate votes", candidate, set_to("vote", "n2")),
@@ -65,6 +71,11 @@ STATES: list[tuple[str, Callable[[], RaftCore], Callable[[RaftCore], object]]] =
         "match and next index of n2",
         lambda: established(start()),
         lambda c: setattr(leader_of(c).progress["n2"], "match_index", 2),
+    ),
+    (
+        "what n2 is sent next is not compacted",
+        lambda: established(start(log=[1], base=1)),
+        lambda c: leader_of(c).progress.update(n2=Progress(1, 0)),
     ),
     (
         "first of its term",
@@ -88,6 +99,7 @@ def test_a_broken_state_is_reported(words, make, spoil) -> None:
         check_state(core)
 
 
+OWN = Epoch(2, "n1")
 BEFORE = observe(established(start(log=[1, 1])))
 
 STEPS = [
@@ -96,6 +108,8 @@ STEPS = [
     ("write ids never fall", BEFORE._replace(write_ids=(0, BEFORE.write_ids[1]))),
     ("write ids never fall", BEFORE._replace(write_ids=(BEFORE.write_ids[0], 0))),
     ("a committed entry", BEFORE._replace(runs=((1, Epoch(1, "n9")), (2, Epoch(2, "n1"))))),
+    ("what is compacted never", BEFORE._replace(base=EntryRef(-1, NO_EPOCH))),
+    ("a committed entry", BEFORE._replace(base=EntryRef(2, Epoch(2, "n1")), runs=((3, OWN),))),
     ("the vote of a term", BEFORE._replace(vote="n2")),
     ("the vote of a term", BEFORE._replace(vote="")),
     ("a term has one leader", BEFORE._replace(leader="n2")),

@@ -19,10 +19,14 @@ def make_cluster(seed: int) -> Cluster:
     return Cluster(agreement, names, seed=seed, watch=Watcher())
 
 
+def seeds_from(first_seed: int, config: pytest.Config) -> list[int]:
+    blocks = config.getoption("--random-blocks", default=1)
+    return [100 * block + first_seed + seed for block in range(blocks) for seed in range(20)]
+
+
 @pytest.mark.parametrize("first_seed", range(0, 100, 20))
 def test_random_runs_are_safe_and_live(first_seed: int, pytestconfig: pytest.Config) -> None:
-    blocks = pytestconfig.getoption("--random-blocks", default=1)
-    seeds = [100 * block + first_seed + seed for block in range(blocks) for seed in range(20)]
+    seeds = seeds_from(first_seed, pytestconfig)
     runs = [run_seed(make_cluster, seed, STEPS) for seed in seeds]
     assert all(run.cluster.committed for run in runs)
     # The runs are not idle ones: they change leaders, crash, commit and read.
@@ -32,6 +36,16 @@ def test_random_runs_are_safe_and_live(first_seed: int, pytestconfig: pytest.Con
     assert sum(len(run.cluster.committed) for run in runs) > 10 * count
     assert sum(len(run.cluster.confirmed) for run in runs) > 3 * count
     assert sum(len(run.cluster.failed) for run in runs) > count
+
+
+@pytest.mark.parametrize("first_seed", range(0, 100, 20))
+def test_runs_that_compact_are_safe_and_live(first_seed: int, pytestconfig: pytest.Config) -> None:
+    seeds = seeds_from(first_seed, pytestconfig)
+    clusters = [run_seed(make_cluster, seed, STEPS, compacting=True).cluster for seed in seeds]
+    members = [member for cluster in clusters for member in cluster.members.values()]
+    # Most logs are compacted, and some snapshots are needed.
+    assert sum(member.disk.base.index > 0 for member in members) > len(members) / 2
+    assert sum(cluster.installs for cluster in clusters) > len(seeds) / 10
 
 
 def trace(seed: int) -> list[str]:

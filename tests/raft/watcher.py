@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 from raftlog.core import RaftCore
 from raftlog.invariants import Observed, check_state, check_step, observe
+from replog.agreement import Ready
 from replog.entry import Epoch
 from tests.agreement.harness import Cluster, Member
 from tests.agreement.image import Image, Stored
@@ -36,8 +37,9 @@ class Watcher:
         self._observed[member.name] = (core, now)
         if core_before is not core or before.write_ids != now.write_ids:
             self._check_log_matching(member)
-            assert core.ready() == ((), (), core.state.commit_index, (), ())
+            assert core.ready() == Ready((), (), core.state.commit_index, (), ())
             assert core.state.log.runs() == member.memory.epochs
+            assert core.state.log.base == member.memory.base
             assert (core.state.term, core.state.vote) == member.memory.promise
         if len(cluster.committed) > len(self._committed_in):
             for index in cluster.committed.keys() - self._committed_in.keys():
@@ -48,9 +50,11 @@ class Watcher:
         assert not now.leads or self._leaders[now.term] == member.name, f"two lead {now.term}"
 
     def _check_log_matching(self, member: Member) -> None:
-        """If two logs hold an entry of the same index and term, they are equal up to there."""
+        """If two logs hold an entry of the same index and term, they are equal up to there. A base
+        stands for all that the log it comes from held."""
         seen = self._seen.setdefault(member.name, {})
-        digest = b""
+        base = member.memory.base
+        digest = self._digests[base] if base.index else b""
         for index, stored in member.memory.entries.items():
             known = seen.get(index)
             if known is None or known[0] is not stored:
@@ -65,6 +69,6 @@ class Watcher:
     def _check_leader_completeness(self, cluster: Cluster, term: int, memory: Image) -> None:
         """An entry committed in one term is in the log of the leader of every later term."""
         for index, committed_in in self._committed_in.items():
-            if committed_in < term:
+            if committed_in < term and index > memory.base.index:
                 value = cluster.committed[index]
                 assert memory.entries[index].value == value, f"the leader lacks entry {index}"

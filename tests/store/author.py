@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lmdb
@@ -13,8 +13,19 @@ from replog.entry import Epoch, Kind, Run, chain_digest, make_entry, pack_run, p
 from replog.membership import Membership, cluster_id
 from replog.producers import Producers
 from replog.quorum import majorities
-from replog.store.interface import Batch, Delivered, Position, Store, StoredEntry, StoredWrite
+from replog.snapshot import Snapshot, StateDigest
+from replog.store.interface import (
+    Batch,
+    Delivered,
+    Position,
+    Store,
+    StoredEntry,
+    StoredPiece,
+    StoredSnapshot,
+    StoredWrite,
+)
 from replog.store.lmdb import LmdbStore, create_or_open
+from replog.store.rules import EMPTY
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBERSHIP = Membership(majorities({"n1", "n2", "n3"}))
@@ -124,6 +135,39 @@ def fill(store: Store, delivered: int = 7) -> list[bytes]:
     batch, _ = deliver(store.position(), data[:delivered])
     store.commit([batch])
     return data
+
+
+def snapshot_at(position: Position, epoch: Epoch, pieces: Sequence[bytes] = ()) -> Snapshot:
+    """The header of a snapshot of this position whose state is these pieces."""
+    state = StateDigest()
+    for piece in pieces:
+        state.add(piece)
+    return Snapshot(position, epoch, MEMBERSHIP, state.pieces, state.size, state.value())
+
+
+def stage(snapshot_id: int, pieces: Sequence[bytes]) -> Batch:
+    """A batch with all pieces of a snapshot."""
+    return Batch(
+        pieces=[StoredPiece(snapshot_id, number, piece) for number, piece in enumerate(pieces, 1)]
+    )
+
+
+def taken(index: int, pieces: Sequence[bytes] = ()) -> StoredSnapshot:
+    """A snapshot of the sample up to this index, as its node would take it."""
+    _, position = deliver(EMPTY.position, sample()[:index])
+    epoch = Epoch(2, "n2") if index < 5 else Epoch(4, "n1")
+    return StoredSnapshot(index << 1, snapshot_at(position, epoch, pieces))
+
+
+STATE = [b"the state of a machine"]
+
+
+def compact(store: Store, compact_to: int = 5) -> StoredSnapshot:
+    """Take a snapshot of the sample up to entry 6, and compact behind it."""
+    stored = taken(6, STATE)
+    store.commit([stage(stored.snapshot_id, STATE)])
+    store.commit([Batch(sealed=stored, compact_to=compact_to)])
+    return stored
 
 
 GAPPED = {12: Epoch(6, "n2"), 13: Epoch(6, "n2"), 15: Epoch(7, "n1")}

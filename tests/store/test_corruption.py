@@ -15,6 +15,7 @@ from replog.store.lmdb import open_reader
 from replog.store.verify import verify_directory
 from tests.store.author import (
     append,
+    compact,
     fill,
     fill_with_gaps,
     flipped,
@@ -24,16 +25,18 @@ from tests.store.author import (
     rows_of,
 )
 
-SINGLE = [b"format", b"identity", b"eras", b"life", b"introduced", b"position"]
+SINGLE = [b"format", b"identity", b"eras", b"life", b"introduced", b"position", b"base"]
 """The values of which there is one copy."""
 
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    """A closed store that holds the sample and two peers."""
+    """A closed store that holds the sample, two peers, a snapshot and two named readers."""
     store = open_store(tmp_path)
     fill(store)
     store.commit([Batch(peers={"n2": Peer(b"2" * 16, 5), "n3": Peer(b"3" * 16, 6)})])
+    compact(store, compact_to=0)
+    store.commit([Batch(readers={"billing": 3, "søk": 0})])
     store.close()
     return tmp_path
 
@@ -57,10 +60,15 @@ def parsers() -> dict[str, Callable[[bytes, bytes], object]]:
             b"life": layout.parse_life,
             b"introduced": layout.parse_introduced,
             b"position": layout.parse_position,
+            b"base": layout.parse_base,
         }
         if key == b"promise":
             return layout.parse_promise("file", "meta", key, value)
         return named[key]("file", value)
+
+    def snapshots(key: bytes, value: bytes) -> object:
+        header = key[8:] == bytes(4)
+        return (layout.parse_snapshot if header else layout.parse_piece)("file", key, value)
 
     return {
         "meta": meta,
@@ -69,6 +77,8 @@ def parsers() -> dict[str, Callable[[bytes, bytes], object]]:
         "epochs": of(layout.parse_epoch),
         "delivered": of(layout.parse_delivered),
         "peers": of(layout.parse_peer),
+        "snapshots": snapshots,
+        "readers": of(layout.parse_reader),
     }
 
 
@@ -213,13 +223,21 @@ def test_a_damaged_position_is_not_served_to_readers_either(filled: Path):
 
 
 @pytest.mark.parametrize(
-    ("table", "key"),
-    [("epochs", layout.index_key(5)), ("peers", b"n3")],
-    ids=["epochs", "peers"],
+    ("table", "key", "name"),
+    [
+        ("epochs", layout.index_key(5), "5"),
+        ("peers", b"n3", "n3"),
+        ("readers", b"billing", "billing"),
+        ("snapshots", layout.piece_key(12, 0), "snapshot 12, header"),
+    ],
+    ids=["epochs", "peers", "readers", "snapshots"],
 )
-def test_a_damaged_row_that_every_open_reads_stops_the_open(filled: Path, table: str, key: bytes):
-    put(filled, table, key, flipped(value_of(filled, table, key), 40))
-    where = f"table {table}, key {'5' if table == 'epochs' else 'n3'}: "
+def test_a_damaged_row_that_every_open_reads_stops_the_open(
+    filled: Path, table: str, key: bytes, name: str
+):
+    value = value_of(filled, table, key)
+    put(filled, table, key, flipped(value, min(40, 8 * len(value) - 1)))
+    where = f"table {table}, key {name}: "
     with pytest.raises(Corruption, match=where):
         open_store(filled)
     (fault,) = verify_directory(filled).faults

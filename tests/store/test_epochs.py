@@ -9,6 +9,7 @@ from replog.entry import NO_EPOCH, Epoch
 from replog.store.epochs import (
     ChangingEpochs,
     EpochRun,
+    RunChanges,
     count_entries,
     epoch_at,
     first_gap,
@@ -21,57 +22,80 @@ CHANGES = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(1, 7), st.sampled_from(EPOCHS)),
         st.tuples(st.just("truncate"), st.integers(1, 7), st.just(NO_EPOCH)),
+        st.tuples(st.just("cut"), st.integers(-3, 7), st.just(NO_EPOCH)),
     ),
     max_size=8,
 )
-"""What happens, in order, each so far above the fixed entries."""
+"""What happens, in order, each so far above the fixed entries. What is cut off is fixed from then
+on, as delivered."""
 
 
-def runs_of(log: dict[int, Epoch]) -> tuple[EpochRun, ...]:
-    """The runs of a log, found entry by entry."""
-    epochs = {index: log.get(index, NO_EPOCH) for index in range(1, max(log, default=0) + 1)}
-    return tuple(
-        [run for run in epochs.items() if run[0] == 1 or epochs[run[0] - 1] != epochs[run[0]]]
-    )
+def runs_of(log: dict[int, Epoch], base: int = 0) -> tuple[EpochRun, ...]:
+    """The runs of a log that begins behind this index, found entry by entry."""
+    epochs = {index: log.get(index, NO_EPOCH) for index in range(base + 1, max(log, default=0) + 1)}
+    return tuple([run for run in epochs.items() if run[1] != epochs.get(run[0] - 1)])
 
 
-def changed(log: dict[int, Epoch], fixed_to: int, changes: list[tuple[str, int, Epoch]]):
-    """The epochs of a log after these changes, with the log itself changed likewise."""
-    epochs = ChangingEpochs(runs_of(log), max(log, default=0), fixed_to)
-    for kind, above, epoch in changes:
-        index = fixed_to + above
-        if kind == "write":
-            epochs.write(index, epoch)
-            log[index] = epoch
-        else:
-            epochs.truncate(index)
-            for beyond in [other for other in log if other >= index]:
-                del log[beyond]
-    return epochs
+class Changed:
+    """The epochs of a log while it changes, beside the log itself."""
+
+    def __init__(self) -> None:
+        self.log: dict[int, Epoch] = {}
+        self.base = 0
+        self.fixed_to = 0
+
+    @property
+    def last_index(self) -> int:
+        return max(self.log, default=self.base)
+
+    def change(self, changes: list[tuple[str, int, Epoch]]) -> ChangingEpochs:
+        epochs = ChangingEpochs(runs_of(self.log, self.base), self.last_index, self.fixed_to)
+        fixed_to = self.fixed_to
+        for kind, above, epoch in changes:
+            index = max(fixed_to + above, self.base + (kind != "cut"))
+            if kind == "write" and index > self.fixed_to:
+                epochs.write(index, epoch)
+                self.log[index] = epoch
+            elif kind == "truncate" and index > self.fixed_to:
+                epochs.truncate(index)
+                self.log = {at: one for at, one in self.log.items() if at < index}
+            elif kind == "cut":
+                if index in self.log:
+                    assert epochs.epoch_at(index) == self.log[index]
+                epochs.cut(index)
+                self.log = {at: one for at, one in self.log.items() if at > index}
+                self.base = index
+                self.fixed_to = max(self.fixed_to, index)
+        return epochs
 
 
-@settings(max_examples=500, deadline=None)
-@given(fixed=st.lists(st.sampled_from(EPOCHS), max_size=4), before=CHANGES, changes=CHANGES)
+@settings(max_examples=1000, deadline=None)
+@given(fixed=st.lists(st.sampled_from(EPOCHS), max_size=9), before=CHANGES, changes=CHANGES)
 def test_any_changes_leave_the_runs_that_the_entries_say(fixed, before, changes):
-    log = dict(enumerate(fixed, start=1))
-    changed(log, len(fixed), before)
-    rows = dict(runs_of(log))
-    epochs = changed(log, len(fixed), changes)
+    model = Changed()
+    model.change([("write", index, epoch) for index, epoch in enumerate(fixed, start=1)])
+    model.fixed_to = len(fixed)
+    model.change(before)
+    rows = dict(runs_of(model.log, model.base))
+    epochs = model.change(changes)
+    log, base = model.log, model.base
     runs, difference = epochs.result()
-    assert runs == runs_of(log)
-    assert epochs.last_index == max(log, default=0)
-    assert {*range(1, epochs.whole_to + 1)} <= {*log}
+    assert runs == runs_of(log, base)
+    assert epochs.last_index == model.last_index
+    assert {*range(base + 1, epochs.whole_to + 1)} <= {*log}
     assert epochs.whole_to + 1 not in log
     assert count_entries(runs, epochs.last_index) == len(log)
-    for index in range(1, epochs.last_index + 1):
+    for index in range(base + 1, epochs.last_index + 1):
         assert epoch_at(runs, index) == log.get(index, NO_EPOCH)
         assert next_entry(runs, index) == min(other for other in log if other >= index)
     # The difference, applied as to a table, gives the same, and drops no row in vain.
-    drop_from = difference.drop_from
+    drop_from, drop_below = difference.drop_from, difference.drop_below
     dropped = {first for first in rows if drop_from is not None and first >= drop_from}
     kept = {first: epoch for first, epoch in rows.items() if first not in dropped}
     assert min([first for first, _ in difference.runs], default=99) > max(kept, default=0)
-    assert tuple((kept | dict(difference.runs)).items()) == runs
+    table = kept | dict(difference.runs)
+    table = {first: epoch for first, epoch in table.items() if first >= (drop_below or 0)}
+    assert tuple(sorted((table | dict(difference.first)).items())) == runs
     if drop_from is not None:
         assert drop_from in rows
         assert (drop_from, rows[drop_from]) not in difference.runs[:1]
@@ -81,7 +105,7 @@ def test_an_append_under_the_same_epoch_changes_no_run():
     runs = ((1, E1), (5, E2))
     epochs = ChangingEpochs(runs, 9, 7)
     epochs.write(10, E2)
-    assert epochs.result() == (runs, (None, ()))
+    assert epochs.result() == (runs, RunChanges(None, ()))
     assert epochs.result()[0] is runs
 
 

@@ -14,6 +14,7 @@ from replog.entry import NO_EPOCH, Epoch
 from replog.errors import Corruption, StoreError, StoreFailed, StoreInUse, WrongStore
 from replog.membership import Membership, cluster_id
 from replog.quorum import majorities, sized
+from replog.snapshot import NO_BASE
 from replog.store import directory, layout, opening
 from replog.store import lmdb as lmdb_store
 from replog.store.gate import Gate
@@ -52,7 +53,7 @@ def test_a_fresh_store_is_empty_and_may_not_vote_yet(tmp_path: Path):
     assert len(restored.identity.store_id) == 16
     assert restored.membership == MEMBERSHIP
     assert not restored.introduced
-    assert (restored.first_index, restored.last_index, restored.epochs) == (1, 0, ())
+    assert (restored.base, restored.last_index, restored.epochs) == (NO_BASE, 0, ())
 
 
 def test_the_tail_is_what_is_not_delivered(tmp_path: Path):
@@ -152,14 +153,26 @@ def test_a_store_of_somebody_else_is_refused_by_name(tmp_path: Path, changes, na
     open_store(tmp_path).close()
 
 
-def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with monkeypatch.context() as future:
-        future.setattr(layout, "FORMAT", 2)
+@pytest.mark.parametrize("other", [1, 3])
+def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: int):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(layout, "FORMAT", other)
         open_store(tmp_path).close()
-    with pytest.raises(WrongStore, match="format 2"):
-        open_store(tmp_path)
-    with pytest.raises(WrongStore, match="format 2"):
-        open_reader(tmp_path)
+    if other == 1:  # as it was before there were snapshots
+        drop_tables(tmp_path, "snapshots", "readers")
+    for opener in (open_store, open_reader):
+        with pytest.raises(WrongStore, match=f"format {other}; .* reads format 2"):
+            opener(tmp_path)
+
+
+def drop_tables(path: Path, *tables: str) -> None:
+    def drop(environment: lmdb.Environment) -> None:
+        for table in tables:
+            database = environment.open_db(table.encode(), create=False)
+            with environment.begin(write=True) as txn:
+                txn.drop(database)
+
+    edit(path, drop)
 
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path):

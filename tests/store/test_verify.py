@@ -113,7 +113,8 @@ def test_verification_beside_a_running_writer_passes(
                 StoredEntry(first + place, epoch, data.setdefault(place, noop()))
                 for place in places
             ]
-            write = Batch([StoredWrite(None, first if truncating else None, entries)])
+            truncate_from = first if truncating else None
+            write = Batch([StoredWrite(truncate_from=truncate_from, entries=entries)])
             delivery, after = deliver(position, [data[0], data[1]])
             if position.index < 200:  # a log that grew for ever would never be verified
                 position = after

@@ -192,7 +192,12 @@ class Stage:
         """A life begins with what is on the disk."""
         runs, last_index, accepted = disk.restored
         restored = Restored(
-            disk.promise, runs, last_index, disk.position, self.membership, accepted
+            disk.promise,
+            runs,
+            last_index,
+            disk.position,
+            self.membership,
+            accepted=accepted,
         )
         core = self._agreement.core(node, restored, 0, self._random)
         turn = Turn(self, node, Member(None, disk, applied=disk.position, life=life), core)

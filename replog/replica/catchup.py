@@ -1,0 +1,252 @@
+"""How a log stays bounded, and how a node that lacks what is dropped catches up all the same.
+
+::
+
+   machine's thread: pieces ----> stage, seal        the newest snapshot, whole
+   core of a node that has compacted ---> offer ....> part by part ...> read back ---> core.install
+   retention ---> what may go ---> step by step, behind the newest snapshot
+
+Rules of this file:
+
+1. `installing` is from the moment that the core has issued the write of an install until that is
+   durable. Nothing is delivered in between, and nobody is told anything.
+2. A snapshot's position is on the disk before or with its header, and its header before or with the
+   first entry that it lets go.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from replog.errors import InvariantBroken
+from replog.replica.compaction import Compaction
+from replog.replica.effects import Stored
+from replog.replica.loads import Loads
+from replog.replica.receiving import Receiving, Written
+from replog.replica.snapshots import Snapshots
+from replog.snapshot import Snapshot, StateDigest
+from replog.store.interface import StoredSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from replog.agreement import Core, Message
+    from replog.config import Limits
+    from replog.replica.delivery import Delivery
+    from replog.replica.effects import Ticket
+    from replog.retention import Retention
+    from replog.snapshot import Position
+    from replog.store.interface import Batch, Restoration
+
+    Post = Callable[[str, Message, Sequence[bytes]], None]
+
+
+class Keeping(NamedTuple):
+    """What a node keeps of its log."""
+
+    retention: Retention | None = None
+    """None: everything."""
+    with_state: bool = False
+    """Only a machine's snapshots let anything go."""
+
+
+class Catchup:
+    """Snapshots, compaction and install of one replica."""
+
+    def __init__(
+        self,
+        restoration: Restoration,
+        core: Core,
+        delivery: Delivery,
+        *,
+        keeping: Keeping,
+        limits: Limits,
+        post: Post,
+    ) -> None:
+        self.loads = Loads()
+        self.snapshots = Snapshots(
+            restoration.snapshot, self.loads, limits.part_bytes_max, post
+        )
+        self.receiving = Receiving(
+            core,
+            restoration.membership,
+            self.snapshots,
+            self.loads,
+            retry_ms=limits.retry_ms,
+            post=lambda to, message: post(to, message, ()),
+        )
+        self._compaction = Compaction(keeping.retention, restoration.base, self.loads)
+        self._with_state = keeping.with_state
+        self._core = core
+        self._membership = restoration.membership
+        self._delivery = delivery
+        self._written_index = restoration.position.index
+        """Up to here the disk knows what is delivered, or will with the batches issued."""
+        self._readers = dict(restoration.readers)
+        self._reader_changes: dict[str, int | None] = {}
+        self._reader_tickets: list[Ticket] = []
+        self._reader_issued: list[tuple[int, list[Ticket]]] = []
+        self._install_batch: int | None = None
+        """0: the write of the install is not in a batch yet."""
+
+    # -- what the host asks for ----------------------------------------------------------------
+
+    def attach_machine(self) -> None:
+        """From here on only snapshots of the machine let anything go."""
+        self._with_state = True
+
+    def seal(self, stored: StoredSnapshot, ticket: Ticket | None) -> None:
+        """All pieces of this snapshot are on the disk: it is the newest one. Epoch and membership
+        are filled in here."""
+        snapshot_id, snapshot = stored
+        index = snapshot.index
+        if index > self._delivery.index:
+            raise InvariantBroken(f"a snapshot of {index}, delivered to {self._delivery.index}")
+        if index > self.snapshots.newest_index:
+            epoch = self._core.epoch_at(index)
+            snapshot = snapshot._replace(epoch=epoch, membership=self._membership)
+        self.snapshots.seal(StoredSnapshot(snapshot_id, snapshot), ticket)
+
+    def seal_header(self, ticket: Ticket | None) -> None:
+        """A snapshot of the log alone, as of now. None of an empty log: the ticket gets None."""
+        if not self._delivery.index:
+            if ticket is not None:
+                self._reader_tickets.append(ticket)
+            return
+        digest = StateDigest().value()
+        position, epoch = self._delivery.position(), self._core.epoch_at(self._delivery.index)
+        snapshot = Snapshot(position, epoch, self._membership, 0, 0, digest)
+        self.seal(StoredSnapshot(position.index << 1, snapshot), ticket)
+
+    def acknowledge(self, name: str, offset: int | None, ticket: Ticket) -> None:
+        """A named reader needs nothing below this offset any more; None: it is no more."""
+        if offset is None:
+            self._readers.pop(name, None)
+        else:
+            self._readers[name] = offset
+        self._reader_changes[name] = offset
+        self._reader_tickets.append(ticket)
+
+    @property
+    def position(self) -> Position:
+        """How far delivery has come."""
+        return self._delivery.position()
+
+    @property
+    def readers(self) -> dict[str, int]:
+        """Named readers, and what each has acknowledged."""
+        return dict(self._readers)
+
+    # -- the course of a step ------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> int | None:
+        """When `turn` is due."""
+        deadlines = (
+            self.snapshots.deadline,
+            self.receiving.deadline,
+            self._compaction.deadline,
+        )
+        return min([due for due in deadlines if due is not None], default=None)
+
+    def delivered(self, now: int, records: int, size: int) -> None:
+        """One more entry is delivered."""
+        self._compaction.delivered(now, records, size)
+
+    def turn(self, now: int, wall_ms: int) -> None:
+        """Whatever is due."""
+        self.snapshots.let_go(now)
+        self.receiving.ask_again(now, self._delivery.index)
+        bounds = [self._written_index]
+        if self._with_state:
+            bounds.append(self.snapshots.newest_index)
+        if self.snapshots.pinned_index is not None:
+            bounds.append(self.snapshots.pinned_index)
+        self._compaction.look(now, wall_ms, min(bounds))
+        lets_go = self.snapshots.newest_index >= self._compaction.target_index
+        if self._compaction.has_step and not lets_go and not self.is_installing:
+            self.seal_header(None)
+
+    @property
+    def wants_batch(self) -> bool:
+        """Whether `fill` has anything to put into a batch."""
+        return bool(
+            self.snapshots.has_changes
+            or self._reader_changes
+            or self._reader_tickets
+            or (self._compaction.has_step and not self.is_installing)
+        )
+
+    @property
+    def wants_position(self) -> bool:
+        """Whether the next batch must say how far delivery has come."""
+        return self.snapshots.seals
+
+    def fill(self, batch_id: int, batch: Batch) -> Batch:
+        """The next batch, with what this part has for it."""
+        if batch.position is not None:
+            self._written_index = batch.position.index
+        if self._install_batch == 0:
+            self._install_batch = batch_id
+        compact_to = None
+        if self._compaction.has_step and not self.is_installing:
+            compact_to = self._compaction.step(batch_id)
+            self._core.compacted(compact_to)
+        changes = self.snapshots.take_changes(batch_id)
+        readers, self._reader_changes = self._reader_changes, {}
+        self._reader_issued.append((batch_id, self._reader_tickets))
+        self._reader_tickets = []
+        return batch._replace(
+            dropped_snapshots=changes.dropped,
+            pieces=changes.pieces,
+            sealed=changes.sealed,
+            compact_to=compact_to,
+            readers=readers or None,
+        )
+
+    def first_offset_to_tell(self) -> int | None:
+        """See `Effects.first_offset`."""
+        return self._compaction.take_first_offset()
+
+    @property
+    def first_offset(self) -> int:
+        """Of the first record that can be read."""
+        return self._compaction.first_offset
+
+    # -- install -------------------------------------------------------------------------------
+
+    @property
+    def is_installing(self) -> bool:
+        """See rule 1."""
+        return self._install_batch is not None
+
+    def begin_install(self, index: int) -> StoredSnapshot:
+        """The core has issued the write of an install; the snapshot."""
+        stored = self.receiving.installing
+        if stored is None or stored.snapshot.index != index:
+            raise InvariantBroken(f"the core installs a snapshot of {index} that is not here")
+        self._install_batch = 0
+        self._written_index = index
+        self.snapshots.installs(stored)
+        return stored
+
+    def durable(self, now: int, batch_id: int) -> tuple[list[Stored], Snapshot | None]:
+        """Every batch up to this id is on the disk: whom to tell, and the snapshot that is
+        installed by that."""
+        told: list[Stored] = []
+        self._compaction.durable(batch_id)
+        for stored in self.snapshots.durable(batch_id):
+            if isinstance(stored.ticket, Written):
+                self.receiving.written(now, stored.ticket)
+            else:
+                told.append(stored)
+        while self._reader_issued and self._reader_issued[0][0] <= batch_id:
+            told += [Stored(ticket, None) for ticket in self._reader_issued.pop(0)[1]]
+        installed = None
+        if self._install_batch and self._install_batch <= batch_id:
+            self._install_batch = None
+            if self.receiving.installing is not None:
+                installed = self.receiving.installing.snapshot
+                self._compaction.installed(installed.base)
+            self.receiving.installed()
+        return told, installed

@@ -1,0 +1,110 @@
+"""Compaction: when the log is looked at, and how what may go goes, in small steps.
+
+Rules of this file:
+
+1. A step drops few entries, in a batch of its own size; the next follows once it is on the disk.
+2. Nothing is dropped that is not delivered on the disk, or that the newest snapshot does not stand
+   for.
+3. Readers learn the first offset that stays before anything below it goes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replog.replica.effects import LoadDroppable
+
+if TYPE_CHECKING:
+    from replog.replica.loads import Loads
+    from replog.retention import Droppable, Retention
+    from replog.snapshot import Base
+
+ENTRIES_PER_STEP_MAX = 256
+CHECK_MS = 1000
+"""A log that grows is looked at as often as this,"""
+CHECKS_PER_BOUND = 8
+"""and each time it has grown by such a part of a bound."""
+
+
+class Compaction:
+    """How far the log of this node is dropped."""
+
+    def __init__(self, retention: Retention | None, base: Base, loads: Loads) -> None:
+        self.base_index = base.index
+        """The log begins behind this entry, or will with the next batch."""
+        self.first_offset = base.offset
+        """Of the first record that readers may ask for."""
+        self.target_index = base.index
+        """Entries up to here may go."""
+        self._retention = retention
+        self._loads = loads
+        self._looking = False
+        self._step_under_way = 0
+        """The batch that holds the last step; 0: it is on the disk."""
+        self._told_offset = base.offset
+        self._bytes_since = 0
+        self._records_since = 0
+        self._grown = False
+        self.deadline: int | None = None
+
+    def delivered(self, now: int, records: int, size: int) -> None:
+        """The log has grown by one entry."""
+        retention = self._retention
+        if retention is None:
+            return
+        self._bytes_since += size
+        self._records_since += records
+        if retention.bytes_max and self._bytes_since * CHECKS_PER_BOUND > retention.bytes_max:
+            self._grown = True
+        if retention.records_max and self._records_since * CHECKS_PER_BOUND > retention.records_max:
+            self._grown = True
+        if self.deadline is None:
+            self.deadline = now + CHECK_MS
+
+    def look(self, now: int, wall_ms: int, index_max: int) -> None:
+        """Find out what may go, if it is time; not above `index_max`."""
+        retention = self._retention
+        due = self._grown or (self.deadline is not None and now >= self.deadline)
+        if retention is None or not due:
+            return
+        self.deadline = now + CHECK_MS if retention.age_ms_max is not None else None
+        if self._looking or index_max <= self.base_index:
+            return
+        self._grown = False
+        self._bytes_since = self._records_since = 0
+        self._looking = True
+        self._loads.ask(LoadDroppable(retention, wall_ms, index_max), self._found)
+
+    def _found(self, _: int, found: Droppable) -> None:
+        self._looking = False
+        if found.index > self.target_index:
+            self.target_index = found.index
+            self.first_offset = max(self.first_offset, found.offset)
+
+    def take_first_offset(self) -> int | None:
+        """The first offset that stays, if readers have not been told yet."""
+        if self._told_offset == self.first_offset:
+            return None
+        self._told_offset = self.first_offset
+        return self.first_offset
+
+    @property
+    def has_step(self) -> bool:
+        """Whether `step` would drop anything."""
+        return self.target_index > self.base_index and not self._step_under_way
+
+    def step(self, batch_id: int) -> int:
+        """Drop up to this index with this batch."""
+        self.base_index = min(self.base_index + ENTRIES_PER_STEP_MAX, self.target_index)
+        self._step_under_way = batch_id
+        return self.base_index
+
+    def durable(self, batch_id: int) -> None:
+        """Every batch up to this id is on the disk."""
+        if self._step_under_way <= batch_id:
+            self._step_under_way = 0
+
+    def installed(self, base: Base) -> None:
+        """A snapshot took the place of the log."""
+        self.base_index = self.target_index = base.index
+        self.first_offset = self._told_offset = base.offset

@@ -441,8 +441,7 @@ class State:
 
     def offer_snapshot(self, to: str) -> None:
         """A peer needs what is compacted here."""
-        if to not in self._snapshots_for:
-            self._snapshots_for.append(to)
+        self._snapshots_for.append(to)
 
     def confirm_reads(self, confirmed: list[ReadState]) -> None:
         """Hand out confirmed reads."""

@@ -6,14 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from replog.errors import ConfigError
+from replog.snapshot import PIECE_BYTES_MAX
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 RUN_BYTES_MAX = 8 * MIB
 """Of any node: what every node takes, whatever it allows its own application."""
-PIECE_BYTES_MAX = 1 * MIB
-"""Of a snapshot on any node."""
 RUN_OVERHEAD_BYTES = 16
 """More than msgpack adds to a run of one record."""
 HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 3

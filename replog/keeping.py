@@ -14,10 +14,9 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from replog.config import PIECE_BYTES_MAX
 from replog.entry import NO_EPOCH
 from replog.errors import Closed, Corruption, NodeStopped, ReplogError
-from replog.snapshot import Snapshot, StateDigest, cut_into_pieces
+from replog.snapshot import PIECE_BYTES_MAX, Snapshot, StateDigest, cut_into_pieces
 from replog.store.interface import StoredPiece, StoredSnapshot
 
 if TYPE_CHECKING:

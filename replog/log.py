@@ -378,10 +378,10 @@ def open(  # noqa: A001 - `replog.open` is what users look for
         map_bytes_max=limits.map_bytes_max,
     )
     restoration = store.restore()
-    kept = catchup.Keeping(retention, with_state=snapshots is not None)
+    kept = catchup.KeepPolicy(retention, with_state=snapshots is not None)
     try:
         header = _frame_header(restoration.identity)
-        replica = Replica(agreement, restoration, limits, now_ms(), random.Random(), keeping=kept)
+        replica = Replica(agreement, restoration, limits, now_ms(), random.Random(), policy=kept)
         link = (connect or _connect(node, plaintext=plaintext))(header, addresses)
     except BaseException as error:
         store.close()

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 
-from replog.config import PIECE_BYTES_MAX
 from replog.entry import DIGEST_START, NO_EPOCH, Epoch, check_node_id
 from replog.errors import PeerFault
 from replog.membership import MEMBERS_MAX, Membership, decode_membership
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 FORMAT = 1
+PIECE_BYTES_MAX = 1 << 20
+"""Of a snapshot on any node."""
 PIECES_MAX = 1 << 24
 """Of one snapshot: 16 TiB of state."""
 HEADER_BYTES_MAX = 64 << 10
@@ -106,9 +107,7 @@ class StateDigest:
         return self._hash.digest()
 
 
-def cut_into_pieces(
-    chunks: Iterable[bytes], piece_bytes: int = PIECE_BYTES_MAX
-) -> Iterator[bytes]:
+def cut_into_pieces(chunks: Iterable[bytes], piece_bytes: int = PIECE_BYTES_MAX) -> Iterator[bytes]:
     """The same bytes in pieces of this size, at least one, the last of them smaller. Holds one
     piece at a time beside the chunk at hand."""
     piece = bytearray()

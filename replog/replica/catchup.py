@@ -22,8 +22,8 @@ from replog.errors import InvariantBroken
 from replog.replica.compaction import Compaction
 from replog.replica.effects import Stored
 from replog.replica.loads import Loads
-from replog.replica.receiving import Receiving, Written
-from replog.replica.snapshots import Snapshots
+from replog.replica.receiving import Receiving
+from replog.replica.snapshots import Snapshots, Written
 from replog.snapshot import Snapshot, StateDigest
 from replog.store.interface import StoredSnapshot
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Post = Callable[[str, Message, Sequence[bytes]], None]
 
 
-class Keeping(NamedTuple):
+class KeepPolicy(NamedTuple):
     """What a node keeps of its log."""
 
     retention: Retention | None = None
@@ -59,14 +59,12 @@ class Catchup:
         core: Core,
         delivery: Delivery,
         *,
-        keeping: Keeping,
+        policy: KeepPolicy,
         limits: Limits,
         post: Post,
     ) -> None:
         self.loads = Loads()
-        self.snapshots = Snapshots(
-            restoration.snapshot, self.loads, limits.part_bytes_max, post
-        )
+        self.snapshots = Snapshots(restoration.snapshot, self.loads, limits.part_bytes_max, post)
         self.receiving = Receiving(
             core,
             restoration.membership,
@@ -75,8 +73,8 @@ class Catchup:
             retry_ms=limits.retry_ms,
             post=lambda to, message: post(to, message, ()),
         )
-        self._compaction = Compaction(keeping.retention, restoration.base, self.loads)
-        self._with_state = keeping.with_state
+        self._compaction = Compaction(policy.retention, restoration.base, self.loads)
+        self._with_state = policy.with_state
         self._core = core
         self._membership = restoration.membership
         self._delivery = delivery
@@ -106,6 +104,7 @@ class Catchup:
             epoch = self._core.epoch_at(index)
             snapshot = snapshot._replace(epoch=epoch, membership=self._membership)
         self.snapshots.seal(StoredSnapshot(snapshot_id, snapshot), ticket)
+        self._compaction.look_again()
 
     def seal_header(self, ticket: Ticket | None) -> None:
         """A snapshot of the log alone, as of now. None of an empty log: the ticket gets None."""
@@ -124,6 +123,7 @@ class Catchup:
             self._readers.pop(name, None)
         else:
             self._readers[name] = offset
+        self._compaction.look_again()
         self._reader_changes[name] = offset
         self._reader_tickets.append(ticket)
 
@@ -136,6 +136,13 @@ class Catchup:
     def readers(self) -> dict[str, int]:
         """Named readers, and what each has acknowledged."""
         return dict(self._readers)
+
+    def drain(self) -> list[Ticket]:
+        """At the end: the tickets of what is not known to be on the disk."""
+        tickets = self.snapshots.drain() + self._reader_tickets
+        for _, issued in self._reader_issued:
+            tickets += issued
+        return tickets
 
     # -- the course of a step ------------------------------------------------------------------
 
@@ -159,7 +166,7 @@ class Catchup:
         self.receiving.ask_again(now, self._delivery.index)
         bounds = [self._written_index]
         if self._with_state:
-            bounds.append(self.snapshots.newest_index)
+            bounds.append(self.snapshots.newest_state_index)
         if self.snapshots.pinned_index is not None:
             bounds.append(self.snapshots.pinned_index)
         self._compaction.look(now, wall_ms, min(bounds))
@@ -237,7 +244,7 @@ class Catchup:
         self._compaction.durable(batch_id)
         for stored in self.snapshots.durable(batch_id):
             if isinstance(stored.ticket, Written):
-                self.receiving.written(now, stored.ticket)
+                self.receiving.written(now, stored.ticket.transfer)
             else:
                 told.append(stored)
         while self._reader_issued and self._reader_issued[0][0] <= batch_id:

@@ -45,6 +45,7 @@ class Compaction:
         self._bytes_since = 0
         self._records_since = 0
         self._grown = False
+        self._reader_moved = False
         self.deadline: int | None = None
 
     def delivered(self, now: int, records: int, size: int) -> None:
@@ -61,13 +62,22 @@ class Compaction:
         if self.deadline is None:
             self.deadline = now + CHECK_MS
 
+    def look_again(self) -> None:
+        """A named reader needs less than before."""
+        self._reader_moved = self._retention is not None
+
     def look(self, now: int, wall_ms: int, index_max: int) -> None:
         """Find out what may go, if it is time; not above `index_max`."""
         retention = self._retention
+        if self._reader_moved and self.deadline is None:
+            self.deadline = now + CHECK_MS
+        self._reader_moved = False
         due = self._grown or (self.deadline is not None and now >= self.deadline)
         if retention is None or not due:
             return
-        self.deadline = now + CHECK_MS if retention.age_ms_max is not None else None
+        # What made it grow may not be on the disk yet: a look that came early is not the last one.
+        once_more = self._grown or retention.age_ms_max is not None
+        self.deadline = now + CHECK_MS if once_more else None
         if self._looking or index_max <= self.base_index:
             return
         self._grown = False

@@ -12,15 +12,15 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from replog.agreement import EntryRef
-from replog.config import PIECE_BYTES_MAX
 from replog.errors import PeerFault
 from replog.messages import FetchPiece
 from replog.replica.effects import LoadDigest
-from replog.snapshot import StateDigest, decode_snapshot
+from replog.replica.snapshots import Snapshots, Written
+from replog.snapshot import PIECE_BYTES_MAX, StateDigest, decode_snapshot
 from replog.store.interface import StoredPiece, StoredSnapshot
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from replog.membership import Membership
     from replog.messages import OfferSnapshot, SnapshotPart
     from replog.replica.loads import Loads
-    from replog.replica.snapshots import Snapshots
     from replog.snapshot import Snapshot
 
 PIECES_UNWRITTEN_MAX = 2
@@ -59,12 +58,6 @@ class Transfer:
     def complete(self) -> bool:
         """Whether every piece has come."""
         return self.digest.pieces == self.snapshot.pieces
-
-
-class Written(NamedTuple):
-    """The ticket of a piece of a transfer."""
-
-    transfer: Transfer
 
 
 class Receiving:
@@ -138,9 +131,8 @@ class Receiving:
             self._snapshots.stage(stored, Written(transfer))
         self._go_on(now)
 
-    def written(self, now: int, written: Written) -> None:
+    def written(self, now: int, transfer: Transfer) -> None:
         """A piece is on the disk."""
-        transfer = written.transfer
         transfer.unwritten -= 1
         if transfer is self._transfer:
             self._go_on(now)

@@ -21,7 +21,7 @@ from replog.codec import Codec
 from replog.entry import Kind, Run, make_entry, parse_entry
 from replog.errors import InvariantBroken, PeerFault
 from replog.messages import TRUNK_MESSAGES
-from replog.replica.catchup import Catchup, Keeping
+from replog.replica.catchup import Catchup, KeepPolicy
 from replog.replica.comparison import Comparison
 from replog.replica.delivery import Delivery
 from replog.replica.effects import Completion, Effects, Outgoing, Status, Ticket
@@ -52,7 +52,7 @@ UNWRITTEN_ROWS_MAX = 256
 """Delivered entries whose rows wait for `position_delay_ms`; more go with the next batch."""
 
 
-KEEP_EVERYTHING = Keeping()
+KEEP_EVERYTHING = KeepPolicy()
 
 
 class Replica:
@@ -66,7 +66,7 @@ class Replica:
         now: int,
         random: Random,
         *,
-        keeping: Keeping = KEEP_EVERYTHING,
+        policy: KeepPolicy = KEEP_EVERYTHING,
     ) -> None:
         identity, membership = restoration.identity, restoration.membership
         self.node = identity.node
@@ -88,7 +88,7 @@ class Replica:
             restoration,
             self._core,
             self._delivery,
-            keeping=keeping,
+            policy=policy,
             limits=limits,
             post=self._post,
         )
@@ -106,9 +106,20 @@ class Replica:
             restoration.peers,
             done=restoration.introduced,
         )
-        self._trunk = Trunk(
+        self._trunk = self._make_trunk()
+        self._leadership = self._core.leadership
+        self._commit_index = restoration.position.index
+        self._position_deadline: int | None = None
+        self._delivered: list[tuple[Delivered, Entry]] = []
+        self._completions: list[Completion] = []
+        self._stored: list[Stored] = []
+        self._installed: Snapshot | None = None
+        self._skipped: list[Completion] = []
+
+    def _make_trunk(self) -> Trunk:
+        return Trunk(
             Parts(
-                identity=identity,
+                identity=self._identity,
                 core=self._core,
                 delivery=self._delivery,
                 origin=self._origin,
@@ -121,14 +132,6 @@ class Replica:
                 post_after_writes=self._post_after_writes,
             )
         )
-        self._leadership = self._core.leadership
-        self._commit_index = restoration.position.index
-        self._position_deadline: int | None = None
-        self._delivered: list[tuple[Delivered, Entry]] = []
-        self._completions: list[Completion] = []
-        self._stored: list[Stored] = []
-        self._installed: Snapshot | None = None
-        self._skipped: list[Completion] = []
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -435,7 +438,7 @@ class Replica:
         unsequenced, open_ones = self._origin.drain()
         for completion in self._completions:  # of a step that did not end
             open_ones += completion.tickets
-        return unsequenced, open_ones, self._reads.drain()
+        return unsequenced, open_ones, self._reads.drain() + self.catchup.drain()
 
     def _post(self, to: str, message: Message, parts: Sequence[bytes] = ()) -> None:
         self._outbox.send(Outgoing(to, self._codec.encode(message), parts, bool(parts)))

@@ -7,11 +7,14 @@ Rules of this file:
 3. Whoever takes a snapshot pulls it, part by part: a sender remembers nothing of it but a pin,
    which lapses by itself.
 4. What lies above a pinned snapshot is not compacted, for whoever took it needs that next.
+5. An offer is made when the core asks for one, and never else. A follower in Raft tells its leader
+   that it has what was installed; that is true of this term's leader only because the offer
+   answered a refusal in this term (figure 8: an older leader may lack what is committed since).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
 from replog.replica.effects import LoadPart, SnapshotStatus, Stored
@@ -34,6 +37,12 @@ TAKING_MS_MAX = 1000
 """Who asks for no part for so long has what it wanted, or has given up."""
 PINS_MS_MAX = 3_600_000
 """And however often somebody asks: an hour after it was first offered to that node."""
+
+
+class Written(NamedTuple):
+    """The ticket of a piece that this replica writes for itself."""
+
+    transfer: Any
 
 
 class Changes(NamedTuple):
@@ -80,8 +89,8 @@ class Snapshots:
 
     @property
     def has_changes(self) -> bool:
-        """Whether the next batch does anything."""
-        return bool(self._dropped or self._pieces or self._sealed)
+        """Whether the next batch does anything, or whoever waits can be told by it."""
+        return bool(self._dropped or self._pieces or self._sealed or self._tickets)
 
     @property
     def seals(self) -> bool:
@@ -92,6 +101,11 @@ class Snapshots:
     def newest_index(self) -> int:
         """Index of the newest whole snapshot; 0 for none."""
         return self.newest.snapshot.index if self.newest is not None else 0
+
+    @property
+    def newest_state_index(self) -> int:
+        """Index of the newest whole snapshot if it holds the state of a machine, else 0."""
+        return self.newest_index if self.newest is not None and self.newest.snapshot.pieces else 0
 
     def stage(self, piece: StoredPiece, ticket: Ticket | None = None) -> None:
         """Write one piece; the ticket comes back once it is on the disk."""
@@ -138,6 +152,11 @@ class Snapshots:
             told += tickets
         return told
 
+    def drain(self) -> list[Ticket]:
+        """At the end: the host's tickets of what is not known to be on the disk."""
+        tickets = [*self._tickets, *[ticket for _, _, issued in self._issued for ticket in issued]]
+        return [stored.ticket for stored in tickets if not isinstance(stored.ticket, Written)]
+
     def _replace(self, stored: StoredSnapshot) -> None:
         if self.newest is not None:
             self._old[self.newest.snapshot_id] = self.newest
@@ -165,10 +184,10 @@ class Snapshots:
         self._post(peer, OfferSnapshot(stored.snapshot_id), [header])
 
     def fetched(self, now: int, sender: str, fetch: FetchPiece) -> None:
-        """Somebody wants a part: of what is not here (any more) it learns by a new offer."""
+        """Somebody wants a part. Of what is not offered (any more) nothing is said, not even by a
+        new offer: see rule 5."""
         pin = self._pins.get(sender)
         if pin is None or pin.stored.snapshot_id != fetch.snapshot_id:
-            self.offer(now, sender)
             return
         self._pins[sender] = pin._replace(until=now + PIN_MS)
         load = LoadPart(*fetch, self._part_bytes_max)

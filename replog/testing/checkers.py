@@ -164,7 +164,6 @@ class Durability:
                 f"entry {index} is delivered, but only {sorted(holders)} have it on disk"
             )
 
-
     def _holds(self, disk: MemoryDisk, index: int, data: bytes) -> bool:
         """What is dropped was committed, and is in a snapshot on that disk."""
         entry = disk.entry(index)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from replog.entry import pack_run
 from replog.errors import IdentityRefused
 from replog.membership import cluster_id
-from replog.replica.catchup import Keeping
+from replog.replica.catchup import KeepPolicy
 from replog.replica.replica import Replica
 from replog.store.memory import MemoryDisk, MemoryStore
 from replog.testing.checkers import Ticket
@@ -134,7 +134,7 @@ class Host:
             world.plan.limits,
             self._clock_ms(),
             random,
-            keeping=Keeping(world.plan.retention, with_state=world.plan.snapshot_ms_mean > 0),
+            policy=KeepPolicy(world.plan.retention, with_state=world.plan.snapshot_ms_mean > 0),
         )
         self._store, self._taking = store, None
         self._await_snapshot(self.life)
@@ -162,7 +162,8 @@ class Host:
         for request in self._requests:
             request(replica, self._clock_ms())
         self._threads.finish(replica.final_batch())
-        refused, unknown, barriers = replica.drain()
+        refused, unknown, others = replica.drain()
+        barriers = [number for number in others if isinstance(number, int)]
         self._world.trace.record(self.node, "close", len(refused), len(unknown), len(barriers))
         self._world.checkers.acknowledgements.refused(refused)
         tickets = [ticket.number for ticket in (*refused, *unknown) if isinstance(ticket, Ticket)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,11 @@ class Cluster:
         self.logs: dict[str, ReplicatedLog] = {}
 
     def open(
-        self, node: str, limits: Limits | None = None, agreement: Agreement | None = None
+        self,
+        node: str,
+        limits: Limits | None = None,
+        agreement: Agreement | None = None,
+        **settings: Any,
     ) -> ReplicatedLog:
         def connect(header: FrameHeader, members: Mapping[str, str]) -> Transport:
             return self.network.attach(node, header, [name for name in members if name != node])
@@ -51,6 +56,7 @@ class Cluster:
             agreement=agreement or self.agreement,
             limits=limits,
             connect=connect,
+            **settings,
         )
         return self.logs[node]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +63,22 @@ def test_items_are_those_of_the_call() -> None:
     items = machine.items()
     machine.apply(as_records([KeyValue.put(b"b", b"2")], base=1))
     assert list(items) == [(b"a", b"1")]
+
+
+def test_a_snapshot_of_a_large_map_is_drawn_and_read_in_little_memory() -> None:
+    machine, restored = KeyValue(), KeyValue()
+    values = {b"%d" % number: bytes([number % 256]) * 20_000 for number in range(1500)}
+    machine.apply(as_records([KeyValue.put(key, value) for key, value in values.items()]))
+    tracemalloc.start()
+    try:
+        pieces = sum(1 for _ in machine.snapshot())
+        _, drawing_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        restored.restore(machine.snapshot())
+        _, restoring_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert pieces >= 28
+    assert drawing_bytes < 5_000_000
+    assert restoring_bytes < 30_000_000 + 10_000_000  # the values themselves, and little more
+    assert restored.digest() == machine.digest()

@@ -117,9 +117,7 @@ class StandIn:
     def feed(self, machine: Machine, every: SnapshotEvery | None = None) -> Applier:
         begun: Pending[None] = Pending()
         resolve(begun, None)
-        applier = Applier(
-            "n1", machine, self.log, keeping=self.keeping, every=every, begun=begun
-        )
+        applier = Applier("n1", machine, self.log, keeping=self.keeping, every=every, begun=begun)
         applier.start()
         return applier
 

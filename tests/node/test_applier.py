@@ -63,7 +63,9 @@ def test_a_machine_begins_with_the_newest_snapshot_and_takes_what_comes_behind(
     got(second.wait(3))
     assert (later.restored, later.data) == (1, [b"a", b"b", b"c"])
     assert [record.offset for record in later.taken] == [2]
-    assert kept.position == Position(1, 2, node.store.digest(1) or b"", 5000, {"n2": (3, 2)})
+    assert kept.position == Position(
+        1, 2, node.store.digest(1) or b"", 5000, {"n2": ProducerRow(3, 2)}
+    )
 
 
 def test_a_snapshot_without_a_state_is_no_beginning(node: StandIn, tape: Tape) -> None:
@@ -231,7 +233,10 @@ def test_calls_that_a_snapshot_skips_are_told_that_their_record_is_in_the_log(
     placed: Pending[int] = Pending()
     late: Pending[int] = Pending()
     behind: Pending[int] = Pending()
-    calls = [applier.call(lambda one=one: one) for one in (placed, late, behind)]  # type: ignore[misc]
+    calls = [
+        applier.call(lambda one=one: one)  # type: ignore[misc]
+        for one in (placed, late, behind)
+    ]
     resolve(placed, 1)
     node.install(ahead(node, 10, 5), [b"x\n"])
     tape.may_apply.set()
@@ -310,7 +315,7 @@ def settle(applier: Applier) -> None:
         else:
             snapshot(asked)
 
-    applier._snapshot = answer  # type: ignore[method-assign]
+    applier._snapshot = answer  # type: ignore[method-assign,assignment]
     applier._wanted.put(probe)
     assert done.wait(SECONDS)
     applier._snapshot = snapshot  # type: ignore[method-assign]

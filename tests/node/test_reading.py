@@ -1,5 +1,5 @@
-"""Reading a log that is compacted or replaced at any moment: nothing is skipped, and what is gone is
-told as such."""
+"""Reading a log that is compacted or replaced at any moment: nothing is skipped, and what is gone
+is told as such."""
 
 from __future__ import annotations
 
@@ -113,9 +113,7 @@ def test_a_follower_that_falls_below_the_first_offset_gets_the_error(
         return (await anext(follower)).data
 
     def step(follower: Follower) -> bytes:
-        return (
-            next(follower).data if form == "thread" else asyncio.run(following(follower))
-        )
+        return next(follower).data if form == "thread" else asyncio.run(following(follower))
 
     slow, waiting = Follower(node.log, 0), Follower(node.log, 6)
     more = waiting._wait()

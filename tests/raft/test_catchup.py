@@ -256,10 +256,10 @@ def test_a_conflict_behind_the_base_is_repaired_as_any_other() -> None:
 
 
 def test_a_refusal_hints_no_lower_than_the_base() -> None:
-    core = start(term=4, log=[1, 1, 3, 3], base=2)
-    for previous in (3, 4, 9):
-        ready = receive(core, "n2", AppendEntries(4, previous, 2, 0))
-        assert [send.message for send in ready.sends] == [AppendRefused(4, previous, 2, 1)]
+    core = start(term=4, log=[1, 2, 3, 3], base=2)
+    for previous in (2, 3, 4, 9):  # the first contradicts what is committed: no leader sends it
+        ready = receive(core, "n2", AppendEntries(4, previous, 1, 0))
+        assert [send.message for send in ready.sends] == [AppendRefused(4, previous, 2, 2)]
 
 
 def test_a_log_of_nothing_but_its_base_ends_there() -> None:
@@ -457,7 +457,8 @@ def test_each_step_of_a_compaction_does_not_ask_a_follower_that_waits_for_a_snap
         check_state(core)
         assert not core.has_ready()
     # Its refusal of a base that has moved since still is one.
-    assert refuse(core, 7, after=RAFT.retransmit_ms).snapshots_for == ("n2",)
+    ready = refuse(core, 7, after=RAFT.retransmit_ms)
+    assert (ready.snapshots_for, ready.sends) == (("n2",), ())
 
 
 def test_peers_are_named_once_a_turn_and_not_by_who_was_deposed() -> None:

@@ -26,7 +26,7 @@ def promised(promise: Epoch) -> MemoryDisk:
 
 
 def wrote(index: int, epoch: Epoch, data: bytes = b"", promise: Epoch | None = None) -> StoredWrite:
-    return StoredWrite(promise, None, [StoredEntry(index, epoch, data)])
+    return StoredWrite(promise, entries=[StoredEntry(index, epoch, data)])
 
 
 def nobody_voted() -> Votes:

@@ -25,6 +25,7 @@ from replog.store.interface import (
     StoredWrite,
 )
 from replog.store.lmdb import LmdbStore, create_or_open
+from replog.store.memory import MemoryDisk, MemoryStore
 from replog.store.rules import EMPTY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,17 @@ def open_store(path: Path, **changes: object) -> LmdbStore:
         "map_bytes_max": MAP_BYTES,
     }
     return create_or_open(path, **(arguments | changes))  # type: ignore[arg-type]
+
+
+def memory_store(disk: MemoryDisk, **changes: object) -> MemoryStore:
+    arguments: dict[str, object] = {
+        "node": "n1",
+        "cluster_id": cluster_id("raft", MEMBERSHIP),
+        "agreement": "raft",
+        "membership": MEMBERSHIP,
+        "unix_ms": 1000,
+    }
+    return MemoryStore(disk, **(arguments | changes))  # type: ignore[arg-type]
 
 
 def program(source: str, *arguments: object) -> subprocess.Popen[str]:
@@ -108,6 +120,15 @@ def deliver(position: Position, data: list[bytes]) -> tuple[Batch, Position]:
         offset += count
     after = Position(index, offset, digest, timestamp_ms, producers.snapshot())
     return Batch(delivered=delivered, position=after), after
+
+
+def stored(store: Store, first: int) -> list[tuple[int, Epoch]]:
+    """The entries from this index on, to the first gap, each with the bytes it was written with."""
+    found = store.entries(first, 50, 1 << 20)
+    assert [entry.data for entry in found] == [
+        record_of(entry.epoch, entry.index) for entry in found
+    ]
+    return [(entry.index, entry.epoch) for entry in found]
 
 
 def sample() -> list[bytes]:
@@ -188,6 +209,18 @@ def edit(path: Path, change: Callable[[lmdb.Environment], object]) -> None:
         change(environment)
     finally:
         environment.close()
+
+
+def drop_tables(path: Path, *tables: str) -> None:
+    """Delete whole tables behind the store's back."""
+
+    def drop(environment: lmdb.Environment) -> None:
+        for table in tables:
+            database = environment.open_db(table.encode(), create=False)
+            with environment.begin(write=True) as txn:
+                txn.drop(database)
+
+    edit(path, drop)
 
 
 def put(path: Path, table: str, key: bytes, value: bytes | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,51 +11,34 @@ import pytest
 
 from replog.entry import NO_EPOCH, Epoch
 from replog.errors import InvariantBroken, StoreError, StoreFailed
-from replog.membership import cluster_id
 from replog.store import layout
-from replog.store.interface import Batch, Peer, Store, StoredWrite
+from replog.store.interface import (
+    Batch,
+    Peer,
+    Store,
+    StoredWrite,
+)
 from replog.store.lmdb import LmdbStore
 from replog.store.lmdb_reader import Transaction
-from replog.store.memory import MemoryDisk, MemoryStore
+from replog.store.memory import MemoryDisk
 from replog.store.rules import Changes
 from tests.store.author import (
-    MEMBERSHIP,
     TERM_1,
     append,
     deliver,
     fill,
+    memory_store,
     noop,
     open_store,
     record_of,
     rows_of,
     run_entry,
     sample,
+    stored,
     write,
 )
 
 TERM_2 = Epoch(2, "n2")
-
-
-def memory_store(disk: MemoryDisk, **changes: object) -> MemoryStore:
-    arguments: dict[str, object] = {
-        "node": "n1",
-        "cluster_id": cluster_id("raft", MEMBERSHIP),
-        "agreement": "raft",
-        "membership": MEMBERSHIP,
-        "unix_ms": 1000,
-    }
-    return MemoryStore(disk, **(arguments | changes))  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["lmdb", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A store that holds the sample: 9 entries, 7 delivered, promise (5, n3)."""
-    opened: Store = (
-        open_store(tmp_path) if request.param == "lmdb" else memory_store(MemoryDisk(b"s" * 16))
-    )
-    fill(opened)
-    yield opened
-    opened.close()
 
 
 def batches_that_break_a_rule() -> dict[str, Batch]:
@@ -143,15 +125,6 @@ def test_one_group_may_append_replace_and_deliver_what_it_appends(store: Store):
 def test_truncation_beyond_the_log_is_nothing(store: Store):
     store.commit([append(10, [], truncate_from=10), append(10, [], truncate_from=50)])
     assert len(store.entries(1, 20, 1 << 20)) == 9
-
-
-def stored(store: Store, first: int) -> list[tuple[int, Epoch]]:
-    """The entries from this index on, to the first gap, each with the bytes it was written with."""
-    found = store.entries(first, 50, 1 << 20)
-    assert [entry.data for entry in found] == [
-        record_of(entry.epoch, entry.index) for entry in found
-    ]
-    return [(entry.index, entry.epoch) for entry in found]
 
 
 def test_entries_may_be_written_in_any_order_and_reads_end_at_a_gap(store: Store):

@@ -10,7 +10,12 @@ import pytest
 from replog.entry import NO_EPOCH, Epoch
 from replog.errors import Corruption, StoreFailed
 from replog.store import layout
-from replog.store.interface import Batch, Peer, StoredEntry, StoredWrite
+from replog.store.interface import (
+    Batch,
+    Peer,
+    StoredEntry,
+    StoredWrite,
+)
 from replog.store.lmdb import open_reader
 from replog.store.verify import verify_directory
 from tests.store.author import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from replog.entry import Epoch
 from replog.store.verify import verify_in_child
-from tests.store.author import open_store, program
+from tests.store.author import open_store, program, taken
 
 WRITE_FOR_EVER = """
 import sys
@@ -69,3 +69,44 @@ def test_nothing_committed_is_lost_when_the_writer_is_killed(tmp_path: Path):
         assert restored.last_index == restored.position.index + 1
         store.close()
     assert len(kept) > 50
+
+
+STAGE_FOR_EVER = """
+import sys
+from pathlib import Path
+from replog.store.interface import Batch
+from tests.store.author import fill, open_store, stage, taken
+
+store = open_store(Path(sys.argv[1]))
+if not store.restore().last_index:
+    fill(store)
+    store.commit([stage(8, [b"four"]), Batch(sealed=taken(4, [b"four"]), compact_to=3)])
+snapshot_id = 100
+while True:
+    store.commit([stage(snapshot_id, [bytes(50_000)] * 3)])
+    snapshot_id += 2
+    print(snapshot_id, flush=True)
+"""
+
+
+def test_a_crash_between_staging_and_sealing_leaves_nothing_of_the_snapshot(tmp_path: Path):
+    chance = random.Random(1)
+    used = []
+    for _ in range(4):
+        with program(STAGE_FOR_EVER, tmp_path) as writer:
+            assert writer.stdout is not None
+            for _ in range(chance.randrange(3, 9)):
+                assert int(writer.stdout.readline()) > 100
+            writer.kill()
+        report = verify_in_child(tmp_path)
+        assert report.faults == ()
+        assert report.pieces > 9
+        store = open_store(tmp_path)
+        assert store.snapshot() == taken(4, [b"four"])
+        assert store.piece(8, 1) == b"four"
+        assert store.piece(100, 1) is None
+        assert store.base() == taken(3).snapshot.base
+        used.append(store.used_bytes())
+        store.close()
+        assert verify_in_child(tmp_path).pieces == 1
+    assert used[-1] <= used[0] + (8 << 20)

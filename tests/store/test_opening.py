@@ -27,6 +27,7 @@ from tests.store.author import (
     TERM_1,
     append,
     deliver,
+    drop_tables,
     edit,
     fill,
     fill_with_gaps,
@@ -163,16 +164,6 @@ def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for opener in (open_store, open_reader):
         with pytest.raises(WrongStore, match=f"format {other}; .* reads format 2"):
             opener(tmp_path)
-
-
-def drop_tables(path: Path, *tables: str) -> None:
-    def drop(environment: lmdb.Environment) -> None:
-        for table in tables:
-            database = environment.open_db(table.encode(), create=False)
-            with environment.begin(write=True) as txn:
-                txn.drop(database)
-
-    edit(path, drop)
 
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path):

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from replog.errors import StoreError, StoreFailed, WrongStore
+from replog.errors import (
+    EntryCompacted,
+    OffsetOutOfRange,
+    StoreError,
+    StoreFailed,
+    WrongStore,
+)
+from replog.log_reader import LogReader
 from replog.store.interface import Batch, Store
 from replog.store.lmdb import open_reader
-from tests.store.author import append, deliver, fill, noop, open_store, program, run_entry
+from tests.store.author import append, compact, deliver, fill, noop, open_store, program, run_entry
 
 FOLLOW = """
 import sys
@@ -161,3 +168,30 @@ def test_a_long_read_transaction_is_never_left_open(tmp_path: Path):
         store.entries(1, 8, 1 << 20)
         store.delivered(0, 1 << 20)
     assert store.used_bytes() == used_bytes
+
+
+def test_a_log_reader_begins_at_the_first_record_that_is_kept(tmp_path: Path):
+    store = open_store(tmp_path)
+    fill(store)
+    before = {index: store.digest(index) for index in range(1, 8)}
+    snapshot = compact(store, compact_to=6)
+    store.commit([Batch(readers={"billing": 302})])
+    store.close()
+    with LogReader(tmp_path) as reader:
+        assert (reader.first_offset, reader.base().index, reader.last_index) == (302, 6, 9)
+        assert [record.offset for record in reader.records()] == [302]
+        assert [stored.index for stored, _ in reader.stored_entries(1, 10)] == [7, 8, 9]
+        assert {index: reader.digest(index) for index in (6, 7)} == {
+            index: before[index] for index in (6, 7)
+        }
+        with pytest.raises(OffsetOutOfRange, match=r"offset 2 .* offsets 302 to 302"):
+            reader.records(2)
+        with pytest.raises(OffsetOutOfRange):
+            next(reader.entries(2, 303))
+        for ask in (reader.row, reader.digest):
+            with pytest.raises(EntryCompacted, match=r"entry 5 is compacted: .* begins at entry 7"):
+                ask(5)
+        found = reader.survey()
+    assert (found.base, found.snapshot) == (snapshot.snapshot.base, snapshot)
+    assert (found.last_index, found.readers) == (9, {"billing": 302})
+    assert found.tables["snapshots"].rows == 2

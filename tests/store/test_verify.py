@@ -13,7 +13,15 @@ import pytest
 from replog.entry import DIGEST_START, Epoch
 from replog.errors import StoreError, StoreInUse, WrongStore
 from replog.store import layout, verify
-from replog.store.interface import Batch, Delivered, ProducerRow, StoredEntry, StoredWrite
+from replog.store.interface import (
+    Batch,
+    Delivered,
+    ProducerRow,
+    StoredEntry,
+    StoredSnapshot,
+    StoredWrite,
+)
+from replog.store.rules import EMPTY
 from replog.store.verify import VerifyReport, verify_directory, verify_in_child
 from tests.store.author import (
     ROOT,
@@ -24,10 +32,13 @@ from tests.store.author import (
     fill_with_gaps,
     noop,
     open_store,
+    program,
     put,
     rows_of,
     run_entry,
     sample,
+    snapshot_at,
+    stage,
 )
 
 
@@ -124,6 +135,102 @@ def test_verification_beside_a_running_writer_passes(
         assert verifier.stdout.read() == "[]\n" * 10
     store.close()
     assert verify_directory(tmp_path).faults == ()
+
+
+def test_verification_beside_a_writer_that_compacts_and_installs_passes(tmp_path: Path):
+    """What was to be checked next is gone when the step comes, and snapshots come and go."""
+    store = open_store(tmp_path)
+    command = [sys.executable, "-c", VERIFY_OFTEN, str(tmp_path)]
+    position, turn, kept = store.position(), 0, 0
+    compactions = installs = 0
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as verifier:
+        assert verifier.stdout is not None
+        assert verifier.stdout.readline() == "begins\n"
+        while verifier.poll() is None:
+            turn += 1
+            first = position.index + 1
+            data = [run_entry("n1", 5, position.offset + place, [b"r"]) for place in range(20)]
+            delivery, position = deliver(position, data)
+            store.commit([append(first, data), delivery])
+            if turn % 5 == 0:
+                state = [bytes([turn % 251]) * 3000] * 3
+                snapshot = StoredSnapshot(position.index << 1, snapshot_at(position, TERM_1, state))
+                dropped = [kept] if kept else []
+                store.commit([stage(snapshot.snapshot_id, state), Batch(sealed=snapshot)])
+                store.commit([Batch(dropped_snapshots=dropped, compact_to=position.index - 60)])
+                kept = snapshot.snapshot_id
+                compactions += 1
+            if turn % 23 == 0:
+                digest = bytes([turn % 251]) * 16
+                position = position._replace(index=position.index + 50, digest=digest)
+                snapshot = StoredSnapshot(position.index << 1 | 1, snapshot_at(position, TERM_1))
+                install = Batch([StoredWrite(install=snapshot)])
+                store.commit([install, Batch(dropped_snapshots=[kept])])
+                kept = snapshot.snapshot_id
+                installs += 1
+        assert verifier.stdout.read() == "[]\n" * 10
+    assert min(compactions, installs) > 0
+    store.close()
+    assert verify_directory(tmp_path).faults == ()
+
+
+CHANGE_ON_DEMAND = """
+import sys
+from pathlib import Path
+from replog.store.interface import Batch, StoredSnapshot, StoredWrite
+from tests.store.author import TERM_1, compact, fill, open_store, snapshot_at, taken
+store = open_store(Path(sys.argv[1]))
+fill(store)
+compact(store, compact_to=0)
+ahead = snapshot_at(store.position()._replace(index=20, digest=b"a" * 16), TERM_1)
+changes = {
+    "compacts": Batch(compact_to=5),
+    "installs": Batch([StoredWrite(install=StoredSnapshot(41, ahead))]),
+}
+print("ready", flush=True)
+store.commit([changes[sys.stdin.readline().strip()]])
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "counted"), [("compacts", (5, 1, 3, 2)), ("installs", (1, 0, 1, 0))]
+)
+def test_a_walk_goes_on_behind_what_is_dropped_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, counted: tuple[int, ...]
+):
+    """The entries after the first one go while the first one is checked."""
+    monkeypatch.setattr(verify, "STEP_BYTES", 1)
+    with program(CHANGE_ON_DEMAND, tmp_path) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+
+        def drop(checked: int, _: int) -> None:
+            if checked == 1 and writer.poll() is None:
+                writer.communicate(f"{change}\n", timeout=30)
+
+        report = verify_directory(tmp_path, drop)
+    assert writer.returncode == 0
+    assert report.faults == ()
+    assert report[:4] == counted
+    digests = {"compacts": deliver(EMPTY.position, sample()[:7])[1].digest, "installs": b"a" * 16}
+    assert report.digest == digests[change]
+
+
+def test_behind_a_base_producers_are_learnt_and_judged_from_there(tmp_path: Path):
+    store = open_store(tmp_path)
+    data = [run_entry(f"n{1 + place % 2}", 5, place // 2, [b"r"]) for place in range(8)]
+    data[5] = data[3]  # a repeated run
+    delivery, position = deliver(store.position(), data)
+    store.commit([append(1, data), delivery])
+    sealed = StoredSnapshot(16, snapshot_at(position, TERM_1))
+    store.commit([Batch(sealed=sealed, compact_to=2)])
+    store.close()
+    assert verify_directory(tmp_path) == VerifyReport(6, 4, 6, 0, position.digest, ())
+    replace_row(tmp_path, 6, accepted=(0,))
+    faults = verify_directory(tmp_path).faults
+    assert [fault for fault in faults if "table delivered, index 6: " in fault]
 
 
 VERIFY_OFTEN = """

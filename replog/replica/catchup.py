@@ -50,6 +50,9 @@ class KeepPolicy(NamedTuple):
     """Only a machine's snapshots let anything go."""
 
 
+KEEP_EVERYTHING = KeepPolicy()
+
+
 class Catchup:
     """Snapshots, compaction and install of one replica."""
 

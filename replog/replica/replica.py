@@ -21,7 +21,7 @@ from replog.codec import Codec
 from replog.entry import Kind, Run, make_entry, parse_entry
 from replog.errors import InvariantBroken, PeerFault
 from replog.messages import TRUNK_MESSAGES
-from replog.replica.catchup import Catchup, KeepPolicy
+from replog.replica.catchup import KEEP_EVERYTHING, Catchup, KeepPolicy
 from replog.replica.comparison import Comparison
 from replog.replica.delivery import Delivery
 from replog.replica.effects import Completion, Effects, Outgoing, Status, Ticket
@@ -50,9 +50,6 @@ ROUNDS_PER_STEP_MAX = 64
 """Bounds the work of one step."""
 UNWRITTEN_ROWS_MAX = 256
 """Delivered entries whose rows wait for `position_delay_ms`; more go with the next batch."""
-
-
-KEEP_EVERYTHING = KeepPolicy()
 
 
 class Replica:

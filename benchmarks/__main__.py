@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks import agreements, failover, floor, latency, loss, machine, results, throughput
+from benchmarks import (
+    agreements,
+    failover,
+    floor,
+    latency,
+    loss,
+    machine,
+    recovery,
+    results,
+    snapshot,
+    space,
+    throughput,
+)
 from benchmarks.cluster import Cluster, ClusterBroken
 from benchmarks.processes import ROOT, ChildFailed
 from benchmarks.samples import median
@@ -30,7 +42,9 @@ if TYPE_CHECKING:
 DEFAULT_QUESTIONS = ("floor", "latency", "throughput")
 COMPARISONS = (failover.QUESTION, agreements.QUESTION, loss.QUESTION)
 """Asked of both agreements unless one is named."""
-QUESTIONS = (*DEFAULT_QUESTIONS, *COMPARISONS)
+OF_ONE = (snapshot.QUESTION, recovery.QUESTION, space.QUESTION)
+"""Of what is persisted: minutes and gigabytes, asked of one agreement unless more are named."""
+QUESTIONS = (*DEFAULT_QUESTIONS, *COMPARISONS, *OF_ONE)
 BOTH = "both"
 PAIR = ("raft", "paxos")
 """What `both` stands for; ratios are of the second to the first."""
@@ -162,9 +176,12 @@ def steps(given: argparse.Namespace) -> int:
         failover.QUESTION: failover.KILLS * compared,
         agreements.QUESTION: agreements.ROUNDS * len(agreements.MEASURES) * compared,
         loss.QUESTION: loss.ROUNDS * 2 * compared,
+        snapshot.QUESTION: alone,
+        space.QUESTION: len(space.MIXES) * alone,
     }
     repeats: int = given.repeats
-    return 1 + repeats * sum(per_repeat[question] for question in given.questions)
+    once = recovery.STEPS * alone if recovery.QUESTION in given.questions else 0
+    return 1 + once + repeats * sum(per_repeat.get(question, 0) for question in given.questions)
 
 
 def measure(given: argparse.Namespace, directory: Path, say: Callable[[str], None]) -> list[Figure]:
@@ -191,6 +208,11 @@ def measure(given: argparse.Namespace, directory: Path, say: Callable[[str], Non
                 figures += agreements.measure(clusters, given.seconds, given.repeats, say)
     if loss.QUESTION in given.questions:
         figures += loss.measure(directory, names, given.seconds, given.repeats, say)
+    names = agreements_for(given, is_comparison=False)
+    for part in (snapshot, recovery, space):
+        if part.QUESTION in given.questions:
+            with tempfile.TemporaryDirectory(dir=directory) as own:
+                figures += part.measure(Path(own), names, given.repeats, say)
     return figures
 
 

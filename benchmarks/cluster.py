@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks.processes import Child, end_all
 from replog.agreements import DEFAULT_AGREEMENT
+from replog.store.directory import DATA_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 NODES = ("n1", "n2", "n3")
@@ -34,16 +35,24 @@ class LeaderLost(ClusterBroken):
 class Cluster:
     """A running cluster."""
 
-    def __init__(self, directory: Path, agreement: str = DEFAULT_AGREEMENT) -> None:
-        """`agreement` is a name of the group `replog.agreements`, or `module:Class`."""
+    def __init__(
+        self,
+        directory: Path,
+        agreement: str = DEFAULT_AGREEMENT,
+        names: Sequence[str] = NODES,
+        **settings: Any,
+    ) -> None:
+        """`agreement` is a name of the group `replog.agreements`, or `module:Class`; `settings` are
+        for `benchmarks.worker`."""
         directory.mkdir(parents=True, exist_ok=True)
         self.agreement = agreement
         self._directory = directory
-        self._members = dict(zip(NODES, free_addresses(len(NODES)), strict=True))
+        self._members = dict(zip(names, free_addresses(len(names)), strict=True))
+        self._settings = settings
         self.nodes: dict[str, Child] = {}
         """Those that run."""
         try:
-            for node in NODES:
+            for node in names:
                 self.start(node)
             self.leader = self._wait_for_leader()
         except BaseException:
@@ -53,7 +62,7 @@ class Cluster:
     @property
     def followers(self) -> list[str]:
         """Everybody else that runs."""
-        return [node for node in NODES if node in self.nodes and node != self.leader]
+        return [node for node in self._members if node in self.nodes and node != self.leader]
 
     def status(self) -> Seen:
         """Every node as it sees itself."""
@@ -86,9 +95,14 @@ class Cluster:
             "node": node,
             "members": self._members,
             "agreement": self.agreement,
+            **self._settings,
         }
         log = self._directory / f"{node}.log"
         self.nodes[node] = Child("benchmarks.worker", [json.dumps(given)], log)
+
+    def file(self, node: str) -> Path:
+        """The one that holds a node's data."""
+        return self._directory / node / DATA_FILE
 
     def kill(self, node: str) -> None:
         """SIGKILL."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections import deque
+from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from benchmarks.samples import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from replog import Pending, ReplicatedLog
 
@@ -20,6 +22,8 @@ T = TypeVar("T")
 CHUNKS = 16
 """Single appends are made, and waited for, in this many parts of what is outstanding."""
 ANSWER_SECONDS_MAX = 20.0
+WAIT_MS_MAX = 20_000
+RUN_BYTES = 128 << 10
 
 
 class Counted(NamedTuple):
@@ -144,6 +148,104 @@ def paced(
         pending.result(ANSWER_SECONDS_MAX)
     # One producer's records are acknowledged in the order of their appends.
     return list(zip(submitted, acknowledged, strict=True))
+
+
+class Waits(NamedTuple):
+    """How long appends took that were made all the time."""
+
+    appended: int
+    appends_per_second: float
+    wait_ms_p50: float
+    wait_ms_p99: float
+    wait_ms_max: float
+    pause_ms_max: float
+    """The longest time between two acknowledgements."""
+
+
+class Steady:
+    """Appends all the time, one record after each pause, in a thread of its own. Its memory does
+    not grow: waits are counted by the millisecond."""
+
+    def __init__(self, log: ReplicatedLog) -> None:
+        self._log = log
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._counts = [0] * (WAIT_MS_MAX + 1)
+        self._wait_max = self._pause_max = self._began = self._last = 0.0
+        self._failure: BaseException | None = None
+
+    def begin(self, *, pause_seconds: float, record_bytes: int) -> None:
+        """Begin, and count from here."""
+        self._stopping.clear()
+        self._counts = [0] * (WAIT_MS_MAX + 1)
+        self._wait_max = self._pause_max = 0.0
+        self._began = self._last = time.monotonic()
+        self._thread = threading.Thread(target=self._run, args=(pause_seconds, record_bytes))
+        self._thread.start()
+
+    def end(self) -> Waits:
+        """Append no more; what it was, once every append is answered. Raises what one raised."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        appended = sum(self._counts)
+        seconds = time.monotonic() - self._began
+        p50, p99 = (self._percentile_ms(appended, percent) for percent in (50, 99))
+        return Waits(
+            appended, appended / seconds, p50, p99, 1000 * self._wait_max, 1000 * self._pause_max
+        )
+
+    def _run(self, pause_seconds: float, record_bytes: int) -> None:
+        record = os.urandom(record_bytes)
+        try:
+            pending = self._append(record)
+            while not self._stopping.wait(pause_seconds):
+                pending = self._append(record)
+            # One producer's records are acknowledged in the order of their appends.
+            pending.result(ANSWER_SECONDS_MAX)
+        except BaseException as error:  # noqa: BLE001 - for whoever ends it
+            self._failure = error
+
+    def _append(self, record: bytes) -> Pending[int]:
+        began = time.monotonic()
+        pending = self._log.append(record)
+        pending.add_done_callback(lambda _: self._count(began))
+        return pending
+
+    def _count(self, began: float) -> None:
+        now = time.monotonic()
+        self._pause_max = max(self._pause_max, now - self._last)
+        self._wait_max = max(self._wait_max, now - began)
+        self._counts[min(int(1000 * (now - began)), WAIT_MS_MAX)] += 1
+        self._last = now
+
+    def _percentile_ms(self, appended: int, percent: float) -> float:
+        seen = 0
+        for milliseconds, count in enumerate(self._counts):
+            seen += count
+            if 100 * seen >= appended * percent:
+                return milliseconds + 1.0
+        return float(WAIT_MS_MAX)
+
+
+def fill(
+    log: ReplicatedLog, *, fill_bytes: int, record_bytes: Sequence[int], outstanding: int
+) -> int:
+    """Append so many bytes: in turn a run of records of each size, of 128 KiB or of one larger
+    record. The first offset that is left by then."""
+    data = os.urandom(max(RUN_BYTES, *record_bytes))
+    waiting: deque[Pending[range]] = deque()
+    for size in cycle(record_bytes):
+        count = max(1, RUN_BYTES // size)
+        waiting.append(log.append_many([data[at * size : at * size + size] for at in range(count)]))
+        fill_bytes -= count * size
+        while len(waiting) >= outstanding or (fill_bytes <= 0 and waiting):
+            waiting.popleft().result(ANSWER_SECONDS_MAX)
+        if fill_bytes <= 0:
+            break
+    return log.first_offset
 
 
 def one_by_one_us(

@@ -7,7 +7,7 @@ import platform
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -71,6 +71,22 @@ def resident_mib(pid: int) -> float:
     """Memory that a process holds. Its LMDB pages, which the system may take back, count too."""
     kib = _line(f"/proc/{pid}/status", "VmRSS").split()[0]
     return int(kib) / 1024
+
+
+class Memory(NamedTuple):
+    """What a process has resident, in MiB."""
+
+    own: float
+    """Its own, anonymous: gone when it ends."""
+    of_files: float
+    """Pages of files, its LMDB map above all: the system's cache, which it may take back."""
+
+
+def memory_mib(pid: int) -> Memory:
+    """What a process has resident now."""
+    path = f"/proc/{pid}/status"
+    own, of_files = (int(_line(path, name).split()[0]) for name in ("RssAnon", "RssFile"))
+    return Memory(own / 1024, of_files / 1024)
 
 
 def busy_seconds() -> tuple[float, float]:

@@ -53,11 +53,13 @@ if TYPE_CHECKING:
     from replog.replica.effects import MachineStatus, SnapshotStatus, Status
     from replog.retention import Retention, SnapshotEvery
     from replog.snapshot import Snapshot
+    from replog.store.copying import Copied, backup, restore
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Agreement": "replog.agreement",
+    "Copied": "replog.store.copying",
     "Follower": "replog.reading",
     "Limits": "replog.config",
     "Machine": "replog.machine",
@@ -73,8 +75,10 @@ _HOMES = {
     "SnapshotStatus": "replog.replica.effects",
     "Status": "replog.replica.effects",
     "Transport": "replog.log",
+    "backup": "replog.store.copying",
     "open": "replog.log",
     "replay": "replog.replaying",
+    "restore": "replog.store.copying",
 }
 
 __all__ = [
@@ -82,6 +86,7 @@ __all__ = [
     "Busy",
     "Closed",
     "ConfigError",
+    "Copied",
     "Corruption",
     "Follower",
     "IdentityRefused",
@@ -113,8 +118,10 @@ __all__ = [
     "Transport",
     "WrongStore",
     "__version__",
+    "backup",
     "open",
     "replay",
+    "restore",
 ]
 
 

@@ -2,16 +2,18 @@
 
 Rules of this file:
 
-1. The machine sees whole entries, in order, each once, or a snapshot that stands for them. A slow
-   one delays no heartbeat and pins nothing in memory.
+1. The machine sees entries, in order, each once, or a snapshot that stands for them. A slow one
+   delays no heartbeat and pins nothing in memory.
 2. What `apply` raises stops the machine where it stood, and nothing else: appends and reads go on.
 3. A call's record may be applied before its append is answered. Results of this node's own records
    are kept while a call waits for its offset, and no longer. Calls wait in the order of their
    appends, which is that of their offsets: so nobody comes later for a result below.
 4. Every call is answered: with its result, with what its append ended with, or with the fact that
    its record is in the log and the machine stopped before it or caught up beyond it.
-5. A snapshot is taken between two calls of `apply`, at a position that is known exactly. What goes
-   wrong with it stops nothing.
+5. A snapshot is taken between two entries, at a position that is known exactly. What goes wrong
+   with it stops nothing.
+6. At an agreed offset the machine is asked for its digest, between two calls of `apply`, be it
+   within an entry. What goes wrong with that stops nothing; that a majority's differs stops it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog import failpoints
+from replog.comparing import Digests
 from replog.entry import DIGEST_START
 from replog.errors import (
     Busy,
@@ -43,6 +46,7 @@ from replog.store.interface import Position
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from replog.comparing import Comparing
     from replog.keeping import Keeping
     from replog.machine import Machine, Record
     from replog.reading import DeliveredLog, Item
@@ -121,9 +125,10 @@ class Applier:
         keeping: Keeping,
         every: SnapshotEvery | None,
         begun: Pending[None],
+        comparing: Comparing | None = None,
     ) -> None:
         """`begun` is resolved once nothing is compacted that the machine may need; `every` says
-        when a snapshot is taken unasked."""
+        when a snapshot is taken unasked, None of `comparing` that the machine is not compared."""
         self._node = node
         self._machine = machine
         self._log = log
@@ -132,15 +137,16 @@ class Applier:
         self._begun = begun
         self._lock = threading.Lock()
         self._progress = _Progress(START)
-        """Of the machine's thread."""
+        self._digests = Digests(machine, comparing)
+        """Both of the machine's thread."""
         self._offset = 0
         """The machine has taken every record below."""
         self._failure: BaseException | None = None
         """Why it takes no more."""
         self._snapshot_failure = ""
         """Why its last snapshot is not there."""
-        self._wanted: SimpleQueue[Pending[Snapshot | None] | None] = SimpleQueue()
-        """Snapshots that were asked for; None: look at the log."""
+        self._wanted: SimpleQueue[Pending[Snapshot | None] | BaseException | None] = SimpleQueue()
+        """Snapshots that were asked for; None: look at the log; an error: why to stop."""
         self._unplaced: deque[tuple[Pending[int], Pending[Any]]] = deque()
         """Calls whose offset is not known yet, in the order of their appends: (append, answer)."""
         self._results: OrderedDict[int, Any] = OrderedDict()
@@ -174,9 +180,15 @@ class Applier:
 
     @property
     def alarm(self) -> str:
-        """What is wrong with the machine's snapshots; empty when the last one is there."""
-        failure = self._snapshot_failure
-        return f"the last snapshot of the machine failed: {failure}" if failure else ""
+        """What is wrong with the machine's snapshots or digests; empty when nothing is."""
+        alarms = []
+        if self._snapshot_failure:
+            alarms.append(f"the last snapshot of the machine failed: {self._snapshot_failure}")
+        if self._digests.failure:
+            alarms.append(
+                f"the machine is not compared: its digest failed: {self._digests.failure}"
+            )
+        return "; ".join(alarms)
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -225,6 +237,10 @@ class Applier:
                 raise Busy(f"{SNAPSHOTS_WAITING_MAX} snapshots are asked for: await one of them")
             self._wanted.put(pending)
         return pending
+
+    def differs(self, reason: str) -> None:
+        """Any thread: the machine's state is not that of a majority: it takes no more records."""
+        self._wanted.put(ReplogError(reason))
 
     def _place(self) -> None:
         with self._lock:
@@ -296,6 +312,8 @@ class Applier:
         more = self._log.wait(self._offset)
         more.add_done_callback(lambda _: self._wanted.put(None))
         while (wanted := self._wanted.get()) is not None:
+            if isinstance(wanted, BaseException):
+                raise wanted
             self._snapshot(wanted)
         more.result()
         try:
@@ -321,13 +339,20 @@ class Applier:
                     own.append((start, start + run.count))
                 start += run.count
             records += records_of(row, entry)
-        # The list is the machine's from here on: it may empty it.
-        base = records[0].offset
-        failpoints.reach("machine: before apply")
-        results = apply_all(self._machine, records)
-        failpoints.reach("machine: after apply")
-        self._progress.take(items)
-        self._applied(base, results, own)
+        base, end = records[0].offset, records[-1].offset + 1
+        while base < end:
+            due = self._digests.next_offset(base)
+            stop = end if due is None else min(due, end)
+            part, records = records[: stop - base], records[stop - base :]
+            failpoints.reach("machine: before apply")
+            results = apply_all(self._machine, part)
+            failpoints.reach("machine: after apply")
+            if stop == end:
+                self._progress.take(items)
+            self._applied(base, results, own)
+            if stop == due:
+                self._digests.take(stop)
+            base = stop
 
     def _catch_up(self, gone: OffsetOutOfRange) -> None:
         newest = self._keeping.newest()
@@ -344,7 +369,9 @@ class Applier:
     def _restore(self, stored: StoredSnapshot) -> None:
         while True:
             try:
+                failpoints.reach("machine: before restore")
                 self._machine.restore(self._keeping.pieces(stored))
+                failpoints.reach("machine: after restore")
                 break
             except BaseException as error:
                 newest = self._keeping.newest()
@@ -387,7 +414,9 @@ class Applier:
         answered: list[tuple[Pending[Any], Any]] = []
         with self._lock:
             if self._calls or self._unplaced:
-                for offset in chain.from_iterable(starmap(range, own)):
+                end = base + len(results)
+                parts = [(max(first, base), min(stop, end)) for first, stop in own]
+                for offset in chain.from_iterable(starmap(range, parts)):
                     call = self._calls.pop(offset, None)
                     if call is not None:
                         answered.append((call, results[offset - base]))
@@ -425,7 +454,7 @@ class Applier:
                 pending = self._wanted.get_nowait()
             except Empty:
                 return wanted
-            if pending is not None:
+            if pending is not None and not isinstance(pending, BaseException):
                 wanted.append(pending)
 
 

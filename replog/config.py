@@ -43,6 +43,9 @@ class Limits:
     """A machine's state is kept in pieces of this size."""
     part_bytes_max: int = 256 * KIB
     """A piece travels in parts of this size: one is under way to a node at a time."""
+    machine_digest_records: int = 1 << 16
+    """Machines are compared across nodes every so many records, or every twice, four times ... as
+    many where digests would cost more than about 2 % of the time. The same on every node."""
     map_bytes_max: int = 64 * GIB
     """Size of the LMDB map: address space, not disk."""
     position_delay_ms: int = 50

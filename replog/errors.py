@@ -41,8 +41,8 @@ class NodeStopped(ReplogError):
 
 
 class MachineStopped(ReplogError):
-    """The state machine takes no more records: its `apply` raised, or the log was closed or its
-    node stopped. `__cause__` holds the fault.
+    """The state machine takes no more records: its `apply` raised, its state differs from a
+    majority's, or the log was closed or its node stopped. `__cause__` holds the fault.
 
     `offset` is where the record of the call lies in the log, None when it was not appended. The
     machine's state, here and elsewhere, may or may not come to include it.

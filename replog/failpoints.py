@@ -51,6 +51,18 @@ POINTS = (
     "close: before the transport closes",
 )
 """Every persist, send, apply and shutdown step."""
+SNAPSHOT_POINTS = (
+    "snapshot: before a piece is staged",
+    "snapshot: before it is read back",
+    "snapshot: before it is sealed",
+    "machine: before restore",
+    "machine: after restore",
+    "node: before a step of compaction is queued",
+    "node: before an install is queued",
+    "node: before an install is told",
+)
+"""And the steps of a snapshot that is taken or installed, and of a log that is dropped."""
+ALL_POINTS = (*POINTS, *SNAPSHOT_POINTS)
 _RULE = re.compile(r"([^=;]+)=(crash|error|delay:(\d{1,6}))(?:([@%])(\d{1,9}))?")
 
 
@@ -72,8 +84,9 @@ def parse(text: str) -> dict[str, Rule]:
     rules: dict[str, Rule] = {}
     for part in filter(None, map(str.strip, text.split(";"))):
         found = _RULE.fullmatch(part)
-        if found is None or found[1] not in POINTS:
-            raise ConfigError(f"{VARIABLE}: {part!r} is no rule for one of {', '.join(POINTS)}")
+        if found is None or found[1] not in ALL_POINTS:
+            points = ", ".join(ALL_POINTS)
+            raise ConfigError(f"{VARIABLE}: {part!r} is no rule for one of {points}")
         if found[1] in rules:
             raise ConfigError(f"{VARIABLE}: {found[1]!r} is named twice")
         number = int(found[5] or 1)
@@ -84,7 +97,7 @@ def parse(text: str) -> dict[str, Rule]:
 
 
 _armed = parse(os.environ.get(VARIABLE, ""))
-_reached = dict.fromkeys(POINTS, 0)
+_reached = dict.fromkeys(ALL_POINTS, 0)
 _lock = threading.Lock()
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from replog import failpoints
 from replog.entry import NO_EPOCH
 from replog.errors import Closed, Corruption, NodeStopped, ReplogError
 from replog.snapshot import PIECE_BYTES_MAX, Snapshot, StateDigest, cut_into_pieces
@@ -27,6 +28,24 @@ if TYPE_CHECKING:
     from replog.store.interface import Position, Reader
 
 PIECES_UNWRITTEN_MAX = 2
+
+
+def state_pieces(store: Reader, stored: StoredSnapshot) -> Iterator[bytes]:
+    """The state of a whole snapshot. Raises `Corruption` when a piece is missing, because it is
+    lost or because a newer snapshot has taken its place, or is not what was kept."""
+    snapshot = stored.snapshot
+    digest = StateDigest()
+    for number in range(1, snapshot.pieces + 1):
+        piece = store.piece(stored.snapshot_id, number)
+        if piece is None:
+            raise Corruption(
+                f"piece {number} of {snapshot.pieces} of the snapshot of entry "
+                f"{snapshot.index} is missing"
+            )
+        digest.add(piece)
+        yield piece
+    if (digest.size, digest.value()) != (snapshot.size, snapshot.state_digest):
+        raise Corruption(f"the snapshot of entry {snapshot.index} is not what was kept")
 
 
 class Keeping:
@@ -58,21 +77,8 @@ class Keeping:
         return self._store.snapshot()
 
     def pieces(self, stored: StoredSnapshot) -> Iterator[bytes]:
-        """The state of a whole snapshot. Raises `Corruption` when a piece is missing, because it is
-        lost or because a newer snapshot has taken its place, or is not what was kept."""
-        snapshot = stored.snapshot
-        digest = StateDigest()
-        for number in range(1, snapshot.pieces + 1):
-            piece = self._store.piece(stored.snapshot_id, number)
-            if piece is None:
-                raise Corruption(
-                    f"piece {number} of {snapshot.pieces} of the snapshot of entry "
-                    f"{snapshot.index} is missing"
-                )
-            digest.add(piece)
-            yield piece
-        if (digest.size, digest.value()) != (snapshot.size, snapshot.state_digest):
-            raise Corruption(f"the snapshot of entry {snapshot.index} is not what was kept")
+        """The state of a whole snapshot. Raises as `state_pieces`."""
+        return state_pieces(self._store, stored)
 
     def keep(self, position: Position, chunks: Iterable[bytes]) -> Snapshot:
         """Keep the state at this position, which `chunks` gives; the newest snapshot by then.
@@ -96,8 +102,10 @@ class Keeping:
             pieces, size, digest = state.pieces, state.size, state.value()
             snapshot = Snapshot(position, NO_EPOCH, self._membership, pieces, size, digest)
             stored = StoredSnapshot(snapshot_id, snapshot)
+            failpoints.reach("snapshot: before it is read back")
             for _ in self.pieces(stored):
                 pass
+            failpoints.reach("snapshot: before it is sealed")
             return self._seal(stored).result()
         except BaseException:
             # What is still on its way must not come after the drop. When the node has ended, its
@@ -117,6 +125,7 @@ class Keeping:
             while len(unwritten) >= PIECES_UNWRITTEN_MAX:
                 unwritten.popleft().result()
             state.add(piece)
+            failpoints.reach("snapshot: before a piece is staged")
             unwritten.append(self._stage(StoredPiece(snapshot_id, state.pieces, piece)))
         while unwritten:
             unwritten.popleft().result()

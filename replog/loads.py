@@ -22,7 +22,7 @@ def carry_out(reader: Reader, load: Load) -> Any:
         return _part(reader, load)
     if isinstance(load, LoadDigest):
         return _digest(reader, load)
-    return droppable(reader, load.retention, load.wall_ms, load.index_max)
+    return droppable(reader, *load)
 
 
 def _part(reader: Reader, load: LoadPart) -> PartOfPiece | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import transport as transport_package
 from replog.applier import Applier
+from replog.comparing import Comparing
 from replog.config import Limits
 from replog.entry import RECORDS_PER_RUN_MAX, check_node_id, pack_run
 from replog.errors import ConfigError, OffsetOutOfRange, ReplogError, TooLarge
@@ -24,6 +25,7 @@ from replog.recent import Recent
 from replog.replica import catchup
 from replog.replica.effects import MachineStatus
 from replog.replica.replica import Replica
+from replog.store.directory import check_may_begin
 from transport.frames import FRAME_VERSION, FrameHeader
 from transport.interface import Transport, TransportError
 
@@ -208,7 +210,10 @@ class ReplicatedLog:
 
         A machine whose `apply` or `restore` raises stops where it stands; appends and reads go on,
         and `status` says why. So does one that needs records which were compacted while no machine
-        was attached. Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
+        was attached, and one whose `digest` is not what a majority's comes to, which is compared
+        every `Limits.machine_digest_records`.
+
+        Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
         """
         self._inbox.check_open()
         with self._attaching:
@@ -222,7 +227,11 @@ class ReplicatedLog:
                 keeping=self._keeping,
                 every=self._snapshots,
                 begun=begun,
+                comparing=Comparing(
+                    self._limits.machine_digest_records, self._node.compare_machine
+                ),
             )
+            self._node.watch_machine(applier.differs)
             applier.start()
             self._applier = applier
         return machine
@@ -262,6 +271,12 @@ class ReplicatedLog:
         if self._applier is not None:
             return self._applier.snapshot()
         return self._node.snapshot_header()
+
+    @property
+    def applied_offset(self) -> int:
+        """The machine here has taken every record below; known also once the log is closed.
+        Raises `ConfigError` without a machine."""
+        return self._fed().offset
 
     def _fed(self) -> Applier:
         if self._applier is None:
@@ -368,6 +383,7 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     limits = limits or Limits()
     addresses = _checked_members(node, members, connect, plaintext=plaintext)
     membership = agreement.membership(set(addresses))
+    check_may_begin(path, cluster)
     store = create_or_open(
         path,
         node=node,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
-from replog.entry import parse_entry, unpack_records
+from replog.entry import parse_entry, unpack_runs
 from replog.errors import Corruption, EntryCompacted, OffsetOutOfRange
+from replog.keeping import state_pieces
 from replog.machine import make_records
 from replog.reading import READ_BYTES_MAX
-from replog.store.lmdb_reader import open_reader
+from replog.store import layout
+from replog.store.lmdb_reader import load_snapshots, newest_snapshot, open_reader
 from replog.store.survey import survey
 
 if TYPE_CHECKING:
@@ -20,12 +22,19 @@ if TYPE_CHECKING:
     from replog.machine import Record
     from replog.membership import Membership
     from replog.snapshot import Base
-    from replog.store.interface import Delivered, Identity, Position, StoredEntry
+    from replog.store.interface import (
+        Delivered,
+        Identity,
+        Position,
+        StoredEntry,
+        StoredSnapshot,
+    )
     from replog.store.survey import Survey
 
-BATCH_RECORDS_MIN = 2048
-"""Records of a batch, but for the last and those that are large. Few enough to stay in the
-processor's caches: batches of 50,000 small records take half as long again."""
+BATCH_RECORDS_MAX = 256
+"""Records of a batch: exactly so many, but for the last batch and for large records. Two batches at
+a time stay below what makes Python's garbage collector look (700 objects): with it in the loop a
+replay takes a third longer."""
 
 
 class LogReader:
@@ -93,6 +102,24 @@ class LogReader:
         base = self.base()
         return base.digest if index == base.index else self.row(index).digest
 
+    def snapshot_before(self, offset: int) -> StoredSnapshot | None:
+        """The newest whole snapshot that has a state and stands for no record from this offset on.
+        Raises `Corruption`."""
+        with self._reader.reading(layout.SNAPSHOTS) as txn:
+            found = load_snapshots(self._reader.file, txn, self._reader.tables)
+        return newest_snapshot(
+            {
+                snapshot_id: stored
+                for snapshot_id, stored in found.items()
+                if stored and stored.snapshot.pieces and stored.snapshot.position.offset <= offset
+            }
+        )
+
+    def state(self, stored: StoredSnapshot) -> Iterator[bytes]:
+        """The state of a snapshot, in its pieces. The iterator raises `Corruption` when they are
+        not what was kept, or when the node has put a newer one in its place meanwhile."""
+        return state_pieces(self._reader, stored)
+
     def records(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
         """As `ReplicatedLog.read`. The iterator raises `Corruption` for damaged data, and
         `OffsetOutOfRange` when the node compacts what is to come."""
@@ -100,13 +127,17 @@ class LogReader:
 
     def batches(self, start: int | None = None, stop: int | None = None) -> Iterator[list[Record]]:
         """What `records` gives, in lists that are not empty: the fast way through a long log."""
-        first, end = self.first_offset, self.position().offset
-        start = first if start is None else start
-        stop = end if stop is None else stop
+        start = self.first_offset if start is None else start
+        stop = self.position().offset if stop is None else stop
         for bound in (start, stop):
-            if not first <= bound <= end:
-                raise OffsetOutOfRange(bound, first, end)
+            self.check_bound(bound)
         return self._batches(start, stop)
+
+    def check_bound(self, offset: int) -> None:
+        """Raise `OffsetOutOfRange` for what cannot begin or end a range of records now."""
+        first, end = self.first_offset, self.position().offset
+        if not first <= offset <= end:
+            raise OffsetOutOfRange(offset, first, end)
 
     def entries(self, start: int, stop: int) -> Iterator[tuple[Delivered, Entry]]:
         """The delivered entries that hold the records from `start` up to, not including, `stop`:
@@ -142,17 +173,17 @@ class LogReader:
         size = 0
         for row, entry in self.entries(start, stop):
             offset = row.base_offset
-            for place in row.accepted:
-                count = entry.runs[place].count
-                first, last = max(start - offset, 0), min(stop - offset, count)
-                if first < last:
-                    data = unpack_records(entry, place)[first:last]
-                    batch += make_records(offset + first, data, row.timestamp_ms)
-                    size += entry.runs[place].size
-                offset += count
-                if len(batch) >= BATCH_RECORDS_MIN or size >= READ_BYTES_MAX:
-                    yield batch
-                    batch, size = [], 0
+            for place, data in zip(row.accepted, unpack_runs(entry, row.accepted), strict=True):
+                size += entry.runs[place].size
+                at, last = max(start - offset, 0), min(stop - offset, len(data))
+                while at < last:
+                    part = data[at : min(last, at + BATCH_RECORDS_MAX - len(batch))]
+                    batch += make_records(offset + at, part, row.timestamp_ms)
+                    at += len(part)
+                    if len(batch) == BATCH_RECORDS_MAX or size >= READ_BYTES_MAX:
+                        yield batch
+                        batch, size = [], 0
+                offset += len(data)
         if batch:
             yield batch
 

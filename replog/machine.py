@@ -50,7 +50,11 @@ class Digests(Applies, Protocol):
     """The part of a machine that takes records and can be compared."""
 
     def digest(self) -> bytes:
-        """Equal for equal states and, but for a collision, for no others."""
+        """Equal for equal states and, but for a collision, for no others.
+
+        A node compares it with those of the other nodes' machines: whoever differs from a majority
+        stops. So a program that makes it otherwise must run on all of them before any attaches it.
+        """
 
 
 class Machine(Digests, Protocol):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 MEMBERS_MAX = 64
 CLUSTER_ID_BYTES = 16
+BACKUP_CLUSTER_ID = bytes(CLUSTER_ID_BYTES)
+"""Of a backup, in place of a cluster's: see `replog.store.copying`."""
 
 
 class Membership(NamedTuple):

@@ -17,6 +17,7 @@ Diverged       leader, one node        a majority has another digest: stop      
 OfferSnapshot  member, laggard         what you lack is gone here; take this (one part)  nothing
 FetchPiece     laggard, member         the next part of a piece                          nothing
 SnapshotPart   member, laggard         it travels beside this                            nothing
+MachineDigest  node, others            compares what came of the records below an offset nothing
 ============== ======================= ================================================= ========
 
 The sender, its store id and its life stand in each frame's header, not in the message.
@@ -139,6 +140,14 @@ class SnapshotPart(NamedTuple):
     """crc32 over the whole piece."""
 
 
+class MachineDigest(NamedTuple):
+    """The sender's state machine has this digest when it has taken every record below `offset`."""
+
+    offset: int
+    digest: bytes
+    """16 bytes."""
+
+
 TRUNK_MESSAGES = (
     Meet,
     Met,
@@ -154,5 +163,6 @@ TRUNK_MESSAGES = (
     OfferSnapshot,
     FetchPiece,
     SnapshotPart,
+    MachineDigest,
 )
 """In the fixed order that numbers them on the wire. New ones go to the end."""

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from replog import failpoints
-from replog.errors import Closed, OutcomeUnknown, ReplogError
+from replog.errors import Closed, InvariantBroken, OutcomeUnknown, ReplogError
 from replog.inbox import Inbox, Records, end_error, end_reason
 from replog.loads import carry_out
 from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
@@ -147,6 +147,7 @@ class Node:
         self._store = store
         self._transport = transport
         self._recent = recent
+        self._stop_machine: Callable[[str], object] = _no_machine
         self._map_bytes_soft = int(limits.map_bytes_max * MAP_SOFT_LIMIT)
         self._reports: deque[int | tuple[int, Any] | BaseException] = deque()
         self._positions: deque[tuple[int, int]] = deque()
@@ -250,6 +251,7 @@ class Node:
 
     def _carry_out(self, effects: Effects) -> None:
         if effects.installed is not None:
+            failpoints.reach("node: before an install is told")
             self._recent.install(effects.installed.position)
             self._skip(effects)
         if effects.first_offset is not None:
@@ -260,6 +262,10 @@ class Node:
         self._send(effects.sends)
         if effects.batch is not None:
             failpoints.reach("node: before a batch is queued")
+            if effects.batch[1].compact_to is not None:
+                failpoints.reach("node: before a step of compaction is queued")
+            if any(write.install is not None for write in effects.batch[1].writes):
+                failpoints.reach("node: before an install is queued")
             position = effects.batch[1].position
             if position is not None:
                 self._positions.append((effects.batch[0], position.index))
@@ -270,6 +276,8 @@ class Node:
             resolve(stored.ticket, stored.result)
         if effects.barriers:
             resolve_all([(pending, None) for pending in effects.barriers])
+        if effects.machine_verdict:
+            self._stop_machine(effects.machine_verdict)
         failpoints.reach("node: after a step")
 
     def _answer(self, completions: Sequence[Completion]) -> None:
@@ -346,6 +354,21 @@ class Node:
 
         return self.inbox.request(attach)
 
+    def watch_machine(self, stop: Callable[[str], object]) -> None:
+        """Any thread, once: call this on the node's thread, with the reason, when the machine
+        differs from a majority's."""
+        self._stop_machine = stop
+
+    def compare_machine(self, offset: int, digest: bytes) -> None:
+        """Any thread: this node's machine has this digest when it has taken every record below this
+        offset."""
+
+        def compare(pending: Pending[Any]) -> None:
+            self._replica.machines.taken(offset, digest)
+            resolve(pending, None)
+
+        self.inbox.request(compare)
+
     def acknowledge(self, name: str, offset: int | None) -> Pending[None]:
         """Any thread: a named reader needs nothing below `offset`; None: it is no more. Resolved
         once that is stored."""
@@ -409,3 +432,7 @@ class Node:
         for pendings, error in zip(waiting, (refused, unknown, stopped), strict=True):
             fail_all(pendings, error)
         self._recent.end(stopped)
+
+
+def _no_machine(reason: str) -> None:
+    raise InvariantBroken(f"a machine must stop, but none is attached: {reason}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replog.entry import parse_entry, unpack_records
+from replog.entry import parse_entry, unpack_runs
 from replog.errors import Closed, Corruption, OffsetOutOfRange
 from replog.machine import make_records
 
@@ -160,9 +160,8 @@ class Follower:
 def records_of(row: Delivered, entry: Entry) -> list[Record]:
     """The records that one entry delivered."""
     records: list[Record] = []
-    for place in row.accepted:
-        offset = row.base_offset + len(records)
-        records += make_records(offset, unpack_records(entry, place), row.timestamp_ms)
+    for data in unpack_runs(entry, row.accepted):
+        records += make_records(row.base_offset + len(records), data, row.timestamp_ms)
     return records
 
 

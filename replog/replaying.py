@@ -1,7 +1,11 @@
 """Replay: a persisted log, fed to a state machine as fast as it can take it.
 
-Rule of this file: a machine is held to what a node holds it to. Records come in their order, each
-once, one result is asked for each, and what `apply` raises ends it.
+Rules of this file:
+
+1. A machine is held to what a node holds it to. Records come in their order, each once, one result
+   is asked for each, and what `apply` raises ends it.
+2. It begins as it would in a node: with the newest snapshot of a machine that is not beyond the
+   end, else with the first record. So the log may be compacted, and its end an offset of the past.
 """
 
 from __future__ import annotations
@@ -9,8 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from replog.entry import DIGEST_START
-from replog.errors import MachineStopped
+from replog.errors import MachineStopped, OffsetOutOfRange, StoreError
 from replog.log_reader import LogReader
 from replog.machine import apply_all
 
@@ -38,30 +41,44 @@ class Replayed(NamedTuple):
     """Of the entry that holds the record before `offset`; 0 for none."""
     log_digest: bytes
     """The log's own after that entry: equal on every node of the cluster."""
+    start: int
+    """The offset of the first record, or where it would be."""
+    snapshot_index: int = 0
+    """Of the entry up to which the machine began with a snapshot; 0 when it began as it was."""
 
 
 def replay(
     directory: str | PathLike[str],
     machine: Applies,
-    start: int = 0,
+    start: int | None = None,
     stop: int | None = None,
     progress: Progress | None = None,
 ) -> Replayed:
-    """Feed the records from offset `start` up to, not including, `stop` (default: the end as of
-    now) to `machine`, as written down in the directory of a node. The node may be running in
-    another process; nothing is asked of it. Memory stays flat however long the log is.
+    """Feed the records up to, not including, offset `stop` (default: the end as of now) to
+    `machine`, as written down in the directory of a node: so it comes to the state at that offset.
+    The node may be running in another process; nothing is asked of it. Memory stays flat however
+    long the log is.
 
-    The machine is taken as it is: one that replays from a later offset than 0 must come with the
-    state before it, see `Machine.restore`.
+    A machine that has a `restore` begins with the newest snapshot of a machine at or below `stop`,
+    if there is one; else the records come from the first of all. With `start` they come from there
+    on, and the machine is taken as it is: for a later offset than 0 it must come with the state
+    before it.
 
-    Raises `MachineStopped` when `apply` raises (its `__cause__`) or does not give one result for
-    each record, `OffsetOutOfRange`, `Corruption` for damaged data, `WrongStore` where there is no
-    log, and `StoreInUse` for a log that is open in this process (`ReplicatedLog.attach` it there).
+    Raises `MachineStopped` when `apply` or `restore` raises (its `__cause__`) or does not give one
+    result for each record, `OffsetOutOfRange`, also when records are compacted that no snapshot
+    stands for, `Corruption` for damaged data, `WrongStore` where there is no log, and `StoreInUse`
+    for a log that is open in this process (`ReplicatedLog.attach` it there).
     """
     began = time.perf_counter()
     with LogReader(directory) as reader:
         end = reader.position().offset if stop is None else stop
+        for bound in (end,) if start is None else (start, end):
+            reader.check_bound(bound)
+        index, log_digest = _entry_before(reader, end)
+        start, snapshot_index = _begin(reader, machine, end) if start is None else (start, 0)
         offset = start
+        if progress is not None:
+            progress(offset, end)
         for batch in reader.batches(start, end):
             count = len(batch)  # before the machine may empty it
             _apply(machine, batch)
@@ -69,7 +86,6 @@ def replay(
             if progress is not None:
                 progress(offset, end)
         seconds = time.perf_counter() - began
-        index, log_digest = _entry_before(reader, offset)
     digest = getattr(machine, "digest", None)
     return Replayed(
         records=offset - start,
@@ -78,7 +94,36 @@ def replay(
         digest=None if digest is None else digest(),
         index=index,
         log_digest=log_digest,
+        start=start,
+        snapshot_index=snapshot_index,
     )
+
+
+def _begin(reader: LogReader, machine: Applies, end: int) -> tuple[int, int]:
+    """Rule 2: the offset that the machine goes on from, and the index of the snapshot's entry."""
+    restore = getattr(machine, "restore", None)
+    stored = reader.snapshot_before(end) if restore is not None else None
+    while restore is not None and stored is not None:
+        snapshot = stored.snapshot
+        try:
+            restore(reader.state(stored))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            newer = reader.snapshot_before(end)
+            if newer is not None and newer.snapshot_id != stored.snapshot_id:
+                stored = newer  # the node has put it in the place of that one meanwhile
+                continue
+            if isinstance(error, StoreError):
+                raise
+            raise MachineStopped(
+                f"the machine stopped in the snapshot of entry {snapshot.index}: {error!r}"
+            ) from error
+        return snapshot.position.offset, snapshot.index
+    first = reader.first_offset
+    if first:
+        raise OffsetOutOfRange(0, first, reader.position().offset)
+    return 0, 0
 
 
 def _apply(machine: Applies, records: Sequence[Record]) -> None:
@@ -94,7 +139,10 @@ def _apply(machine: Applies, records: Sequence[Record]) -> None:
 
 
 def _entry_before(reader: LogReader, offset: int) -> tuple[int, bytes]:
-    """Index of the entry with the record before `offset`, and the log's digest after it."""
-    for row, _ in reader.entries(offset - 1, offset) if offset else ():
-        return row.index, row.digest
-    return 0, DIGEST_START
+    """Index of the entry with the record before `offset`, and the log's digest after it; those of
+    the last entry that is gone when that record is."""
+    base = reader.base()
+    if offset > base.offset:
+        for row, _ in reader.entries(offset - 1, offset):
+            return row.index, row.digest
+    return base.index, base.digest

@@ -68,8 +68,15 @@ class Droppable(NamedTuple):
     """The first one left."""
 
 
-def droppable(reader: Reader, retention: Retention, wall_ms: int, index_max: int) -> Droppable:
-    """How far this retention and the named readers let entries go, up to `index_max`.
+def droppable(
+    reader: Reader,
+    retention: Retention,
+    wall_ms: int,
+    index_max: int,
+    needed_offset: int | None = None,
+) -> Droppable:
+    """How far this retention and the named readers let entries go, up to `index_max`. From
+    `needed_offset` on a reader needs the log whose row may not be stored yet.
 
     Raises `Corruption`.
     """
@@ -83,6 +90,8 @@ def droppable(reader: Reader, retention: Retention, wall_ms: int, index_max: int
     if retention.bytes_max is not None:
         index = max(index, _beyond_bytes(reader, retention.bytes_max))
     acknowledged = min(reader.readers().values(), default=position.offset)
+    if needed_offset is not None:
+        acknowledged = min(acknowledged, needed_offset)
     pinned = max(acknowledged, position.offset - retention.readers_records_max)
     if pinned < position.offset:
         index = min(index, reader.index_below(max(pinned, base.offset)))

@@ -68,6 +68,7 @@ ROWS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (4, ("inbox", "recent")),
     (4, ("reading",)),
     (4, ("keeping", "named_reader")),
+    (4, ("comparing",)),
     (4, ("applier",)),
     (4, ("node",)),
     (5, ("log",)),

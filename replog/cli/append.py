@@ -24,6 +24,7 @@ from replog.cli.progress import bar_on_terminal
 from replog.config import Limits
 from replog.control.words import APPEND, APPEND_MANY
 from replog.errors import ConfigError, NotAppended, ReplogError, TooLarge, WrongStore
+from replog.membership import BACKUP_CLUSTER_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -188,7 +189,7 @@ def _connected_node(directory: Path, cluster: str) -> Iterator[ControlClient]:
     except NodeSilent:
         raise
     except NodeNotRunning:
-        with _opened(directory, cluster) as log:
+        with open_alone(directory, cluster) as log:
             server = ControlServer(log, directory, lambda: None)
             try:
                 with ControlClient(directory) as client:
@@ -201,14 +202,19 @@ def _connected_node(directory: Path, cluster: str) -> Iterator[ControlClient]:
             yield client
 
 
-def _opened(directory: Path, cluster: str) -> ReplicatedLog:
+def open_alone(directory: Path, cluster: str) -> ReplicatedLog:
+    """The log of one node in this directory, where none runs.
+
+    Raises `WrongStore` when there is none or it is a backup, `ConfigError` for a member of a larger
+    cluster.
+    """
     import replog
 
     owner = stored_owner(directory)
     if owner is None:
         raise WrongStore(f"{directory} holds no store, and no node runs there")
     identity, membership = owner
-    if membership.voters != {identity.node}:
+    if membership.voters != {identity.node} and identity.cluster_id != BACKUP_CLUSTER_ID:
         raise ConfigError(
             f"{directory} belongs to {identity.node}, one of {len(membership.voters)} members, and "
             f"no node runs there: start it with `replog node`"

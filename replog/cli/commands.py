@@ -7,12 +7,14 @@ import rich as rich  # noqa: PLC0414 - says at once that the extra is missing
 
 from replog import __version__
 from replog.cli.append import append
+from replog.cli.copying import backup, restore
 from replog.cli.demo import demo
 from replog.cli.diff import diff
 from replog.cli.export import export_records, import_records
 from replog.cli.inspect import inspect
 from replog.cli.node import node
 from replog.cli.replay import replay
+from replog.cli.snapshot import snapshot
 from replog.cli.status import status
 from replog.cli.tail import tail
 from replog.cli.verify import verify
@@ -39,5 +41,8 @@ for command in (
     diff,
     export_records,
     import_records,
+    snapshot,
+    backup,
+    restore,
 ):
     replog.add_command(command)

@@ -29,9 +29,8 @@ from replog.cli.base import FAILED_STATUS, Command, json_option
     "--records",
     metavar="N",
     type=click.IntRange(min=1),
-    default=200_000,
-    show_default=True,
-    help="How many lines at most.",
+    help="How many records; the text is taken over and over. [default: a record for each line, "
+    "200000 at most]",
 )
 @click.option(
     "--seconds-max",
@@ -54,7 +53,7 @@ def demo(
     *,
     source: Path | None,
     agreement: str,
-    records: int,
+    records: int | None,
     seconds_max: float,
     directory: Path | None,
     keep: bool,
@@ -63,8 +62,8 @@ def demo(
     """Run three nodes on this machine, kill the leader, and check that nothing was lost.
 
     All nodes append at once; the leader is killed with SIGKILL in the middle and restarted later.
-    Then the three directories are compared with each other and with every acknowledgement. Exits
-    with 0 only if everything held.
+    Then the three directories are compared with each other and with every acknowledgement, and one
+    is replayed into a machine that must equal the live ones. Exits with 0 only if everything held.
     """
     from replog.demo.story import Plan, run_demo
 

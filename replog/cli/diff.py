@@ -2,9 +2,12 @@
 
 Rules of this file:
 
-1. The digest after an entry covers everything up to it. So equal digests are equal logs, the first
-   difference is found by halving, and nothing else of the logs is read.
+1. The digest after an entry covers everything up to it. So equal digests are equal logs, also where
+   they are compacted; the first difference is found by halving, and nothing else of the logs is
+   read.
 2. Compared is what both nodes have delivered: what lies beyond is not known to be committed.
+3. A difference where one of the logs is compacted is not looked for: it is said that it lies there.
+   Logs of which one ends before the other begins cannot be compared.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from replog.cli.base import (
     print_text,
 )
 from replog.cli.entries import entry_fields, entry_text, producer_texts
-from replog.errors import ConfigError
+from replog.entry import DIGEST_START
+from replog.errors import ConfigError, EntryCompacted, OffsetOutOfRange, ReplogError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,14 +49,14 @@ def diff(context: click.Context, *, first: Path, second: Path, as_json: bool) ->
     """Compare the logs in DIR1 and DIR2: what their nodes have delivered. Both may be running.
 
     Exits with 1 when they differ, and shows the first entry that does. A log that is the beginning
-    of the other one does not.
+    of the other one does not. Where a log is compacted its entries count and cannot be shown.
     """
     from replog.log_reader import LogReader
 
     if first.resolve() == second.resolve():
         raise ConfigError(f"{first} and {second} are the same directory")
     with LogReader(first) as left, LogReader(second) as right:
-        fields = compare(left, right)
+        fields = _compare_while_compacting(left, right)
     fields = {"directories": [str(first), str(second)], **fields}
     if as_json:
         print_json(fields)
@@ -62,13 +66,36 @@ def diff(context: click.Context, *, first: Path, second: Path, as_json: bool) ->
         context.exit(FAILED_STATUS)
 
 
+def _compare_while_compacting(left: LogReader, right: LogReader) -> dict[str, Any]:
+    """`compare`, from anew whenever a running node has compacted what was to be compared."""
+    while True:
+        try:
+            return compare(left, right)
+        except (EntryCompacted, OffsetOutOfRange):
+            continue
+
+
 def compare(left: LogReader, right: LogReader) -> dict[str, Any]:
-    """What two logs have in common, and the first difference, for programs."""
+    """What two logs have in common, and the first difference, for programs.
+
+    Raises `ReplogError` for logs that cannot be compared, `EntryCompacted` or `OffsetOutOfRange`
+    when a node compacts meanwhile.
+    """
     positions = left.position(), right.position()
-    common = min(position.index for position in positions)
-    index = first_difference(left.digest, right.digest, common)
-    difference = None
-    if index is not None:
+    bases = left.base().index, right.base().index
+    common, first = min(position.index for position in positions), max(bases)
+    if common < first:
+        raise ReplogError(
+            f"one log ends with entry {common}, and the other begins behind entry {first}: they "
+            "cannot be compared"
+        )
+    index = first_difference(left.digest, right.digest, first, common)
+    difference: dict[str, Any] | None = None
+    if index is not None and index <= first:
+        # Nothing is known to be equal, nor which entry differs.
+        common = 0
+        difference = {"index": None, "at_or_below": first, "entries": []}
+    elif index is not None:
         common = index - 1
         difference = {"index": index, "entries": _entries_at(index, left, right)}
     return {
@@ -76,19 +103,22 @@ def compare(left: LogReader, right: LogReader) -> dict[str, Any]:
         "clusters": [reader.identity.cluster_id.hex() for reader in (left, right)],
         "entries": [position.index for position in positions],
         "records": [position.offset for position in positions],
+        "compacted": [*bases],
         "common_entries": common,
-        "common_digest": left.digest(common).hex(),
+        "common_digest": (left.digest(common) if common >= bases[0] else DIGEST_START).hex(),
         "difference": difference,
     }
 
 
 def first_difference(
-    left: Callable[[int], bytes], right: Callable[[int], bytes], last: int
+    left: Callable[[int], bytes], right: Callable[[int], bytes], first: int, last: int
 ) -> int | None:
-    """The lowest index up to `last` after which the digests differ; None when none does."""
+    """The lowest index from `first` to `last` with different digests after it; None for none."""
     if left(last) == right(last):
         return None
-    equal, different = 0, last
+    if left(first) != right(first):
+        return first
+    equal, different = first, last
     while different - equal > 1:
         middle = (equal + different) >> 1
         if left(middle) == right(middle):
@@ -130,10 +160,16 @@ def _lines(fields: dict[str, Any]) -> Iterator[str]:
         yield "these are logs of different clusters: {} and {}".format(*fields["clusters"])
     common, digest = fields["common_entries"], f"digest {fields['common_digest']}"
     entries, records = fields["entries"], fields["records"]
-    if fields["difference"] is not None:
+    difference = fields["difference"]
+    if difference is not None and difference["index"] is None:
+        yield (
+            f"different: in entry {difference['at_or_below']} or before it, where one of them is "
+            "compacted"
+        )
+    elif difference is not None:
         before = f"; the {common} before it are equal, {digest}" if common else ""
-        yield f"different: entry {fields['difference']['index']} is the first that differs{before}"
-        for directory, entry in zip((first, second), fields["difference"]["entries"], strict=True):
+        yield f"different: entry {difference['index']} is the first that differs{before}"
+        for directory, entry in zip((first, second), difference["entries"], strict=True):
             yield f"{directory}: {entry_text(entry)}"
             yield from [f"    {text}" for text in producer_texts(entry)]
             if entry["differs"] is not None:

@@ -8,13 +8,15 @@ import click
 
 from replog.cli.base import Command, directory_argument, json_option, print_json, print_text
 from replog.cli.entries import entry_fields, entry_text, moment_text
+from replog.membership import BACKUP_CLUSTER_ID
 from replog.store.epochs import count_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from replog.log_reader import LogReader
+    from replog.store.interface import StoredSnapshot
 
 EPOCHS_SHOWN_MAX = 10
 
@@ -78,11 +80,12 @@ def store_fields(directory: Path, reader: LogReader) -> dict[str, Any]:
     """What is written down besides the entries, for programs."""
     identity, quorums = reader.identity, reader.membership.quorums
     found = reader.survey()
-    position = found.position
+    position, base = found.position, found.base
     entries = count_entries(found.epochs, found.last_index)
     return {
         "directory": str(directory),
         "cluster_id": identity.cluster_id.hex(),
+        "backup": identity.cluster_id == BACKUP_CLUSTER_ID,
         "node": identity.node,
         "agreement": identity.agreement,
         "store_id": identity.store_id.hex(),
@@ -90,8 +93,23 @@ def store_fields(directory: Path, reader: LogReader) -> dict[str, Any]:
         "introduced": found.introduced,
         "members": sorted(quorums.voters),
         "quorums": {"elect": quorums.elect, "commit": quorums.commit},
+        "eras": [
+            {
+                "agreement": found.era.agreement,
+                "members": sorted(found.era.membership.voters),
+                "first_index": found.era.first_index,
+            }
+        ],
         "promise": [*found.promise],
         "epochs": [[index, *epoch] for index, epoch in found.epochs],
+        "base": {
+            "index": base.index,
+            "epoch": [*base.epoch],
+            "offset": base.offset,
+            "digest": base.digest.hex(),
+            "timestamp_ms": base.timestamp_ms,
+        },
+        "first_offset": base.offset,
         "entries": entries,
         "last_index": found.last_index,
         "position": {
@@ -100,7 +118,9 @@ def store_fields(directory: Path, reader: LogReader) -> dict[str, Any]:
             "digest": position.digest.hex(),
             "timestamp_ms": position.timestamp_ms,
         },
-        "beyond": entries - position.index,
+        "beyond": entries - (position.index - base.index),
+        "snapshot": snapshot_fields(found.snapshot),
+        "readers": reader_fields(found.readers, position.offset),
         "producers": {node: row._asdict() for node, row in sorted(position.producers.items())},
         "peers": {
             node: {"store_id": peer.store_id.hex(), "life": peer.life}
@@ -110,6 +130,27 @@ def store_fields(directory: Path, reader: LogReader) -> dict[str, Any]:
         "map_bytes": found.map_bytes,
         "used_bytes": found.used_bytes,
         "file_bytes": found.file_bytes,
+    }
+
+
+def snapshot_fields(stored: StoredSnapshot | None) -> dict[str, int] | None:
+    """The newest whole snapshot, for programs."""
+    if stored is None:
+        return None
+    snapshot = stored.snapshot
+    return {
+        "index": snapshot.index,
+        "offset": snapshot.position.offset,
+        "size": snapshot.size,
+        "pieces": snapshot.pieces,
+    }
+
+
+def reader_fields(readers: Mapping[str, int], end_offset: int) -> dict[str, dict[str, int]]:
+    """Named readers, for programs: what each has acknowledged, and by how much it lags."""
+    return {
+        name: {"offset": offset, "lag": end_offset - offset}
+        for name, offset in sorted(readers.items())
     }
 
 
@@ -127,16 +168,25 @@ def _blocks(fields: dict[str, Any]) -> dict[str, list[str]]:
     beyond = f"; {fields['beyond']} beyond, not known committed" if fields["beyond"] else ""
     moment_ms = position["timestamp_ms"]
     sizes = f"{fields['used_bytes']} bytes in use, which may grow to {fields['map_bytes']}"
+    cluster = "none: this is a backup" if fields["backup"] else fields["cluster_id"]
     return {
         "directory": [fields["directory"]],
-        "cluster": [fields["cluster_id"]],
+        "cluster": [cluster],
         "node": [f"{fields['node']}, life {fields['life']}{waits}"],
         "store": [fields["store_id"]],
-        "agreement": [fields["agreement"]],
+        "agreement": [
+            f"{era['agreement']}, from entry {era['first_index']} on" for era in fields["eras"]
+        ],
         "members": [f"{members}; {quorums['elect']} elect, {quorums['commit']} commit"],
         "promise": [_epoch_text(*fields["promise"])],
         "epochs": _epoch_lines(fields["epochs"]),
         "delivered": [f"{position['offset']} records in {position['index']} entries{beyond}"],
+        "kept": _kept_lines(fields["base"], position["offset"]),
+        "snapshot": _snapshot_lines(fields["snapshot"]),
+        "readers": [
+            f"{name} has acknowledged up to offset {row['offset']}, {row['lag']} records behind"
+            for name, row in fields["readers"].items()
+        ],
         "digest": [position["digest"]],
         "last record": [moment_text(moment_ms)] if moment_ms else [],
         "producers": [
@@ -153,6 +203,21 @@ def _blocks(fields: dict[str, Any]) -> dict[str, list[str]]:
         ],
         "file": [sizes],
     }
+
+
+def _kept_lines(base: dict[str, Any], end_offset: int) -> list[str]:
+    if not base["index"]:
+        return ["everything"]
+    count, offset = end_offset - base["offset"], base["offset"]
+    return [f"{count} records from offset {offset} on; compacted to entry {base['index']}"]
+
+
+def _snapshot_lines(snapshot: dict[str, int] | None) -> list[str]:
+    if snapshot is None:
+        return []
+    state = f"{snapshot['size']} bytes in {snapshot['pieces']} pieces"
+    state = state if snapshot["pieces"] else "without a state"
+    return [f"of entry {snapshot['index']}, at offset {snapshot['offset']}; {state}"]
 
 
 def _epoch_lines(epochs: list[list[Any]]) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     """Called with the offset reached and the offset where it ends."""
 
 REFRESH_SECONDS = 0.1
+LATE_SECONDS = 2.0
+"""What takes less needs no bar."""
 
 
 @contextmanager
@@ -33,8 +35,9 @@ def bar_on_terminal(*columns: str | ProgressColumn, shown: bool) -> Iterator[Pro
 
 
 @contextmanager
-def offsets_bar(start: int, *, shown: bool) -> Iterator[Advance | None]:
-    """Moves a bar with a rate, which begins at offset `start`; None where it cannot be seen."""
+def offsets_bar(start: int | None, *, shown: bool) -> Iterator[Advance | None]:
+    """Moves a bar with a rate, which begins at offset `start`, or at the first one it is told of;
+    None where it cannot be seen."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -51,7 +54,8 @@ def offsets_bar(start: int, *, shown: bool) -> Iterator[Advance | None]:
         began = told = time.monotonic()
 
         def advance(offset: int, end: int) -> None:
-            nonlocal told
+            nonlocal start, told
+            start = offset if start is None else start
             now = time.monotonic()
             if now - told >= REFRESH_SECONDS:
                 told = now
@@ -59,3 +63,40 @@ def offsets_bar(start: int, *, shown: bool) -> Iterator[Advance | None]:
                 progress.update(task, completed=done, total=end - start, rate=done / (now - began))
 
         yield advance
+
+
+class LateBar:
+    """A bar that comes only when the work takes long; for a `Progress` of `replog.backup`."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None)
+        self._due = time.monotonic() + LATE_SECONDS
+
+    def advance(self, counted: str, done: int, most: int) -> None:
+        """So much is done."""
+        self._progress.update(self._task, description=counted, completed=done, total=most)
+        if time.monotonic() >= self._due:
+            self._progress.start()
+
+
+@contextmanager
+def late_bar(*, shown: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Moves a bar that names what it counts, once it has lasted; None where it cannot be seen."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield None
+        return
+    columns = (
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} {task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=console, transient=True)
+    try:
+        yield LateBar(progress).advance
+    finally:
+        progress.stop()

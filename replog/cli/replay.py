@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
-from importlib import import_module
-from operator import attrgetter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from replog.cli.base import Command, directory_argument, json_option, print_json, print_text
+from replog.cli.machine import METAVAR, load_applies
 from replog.cli.progress import offsets_bar
 from replog.cli.tail import tail
-from replog.errors import ConfigError, MachineStopped
+from replog.errors import MachineStopped
 
 if TYPE_CHECKING:
-    from replog.machine import Applies
+    from pathlib import Path
+
     from replog.replaying import Replayed
 
 
 @click.command(cls=Command)
 @directory_argument
-@click.option("--from", "start", type=click.IntRange(min=0), default=0, help="From this offset on.")
+@click.option(
+    "--from",
+    "start",
+    type=click.IntRange(min=0),
+    help="From this offset on. [default: for a machine, its newest snapshot before the end]",
+)
+@click.option("--whole", is_flag=True, help="From the first record of all on.")
 @click.option("--to", "stop", type=click.IntRange(min=0), help="Up to this offset, without it.")
 @click.option(
     "--machine",
-    metavar="MODULE:FACTORY",
+    metavar=METAVAR,
     help="Feed the records to what FACTORY() makes, as replog.machines:KeyValue. Modules of the "
     "current directory are found too.",
 )
@@ -37,22 +41,28 @@ def replay(
     context: click.Context,
     *,
     directory: Path,
-    start: int,
+    start: int | None,
+    whole: bool,
     stop: int | None,
     machine: str | None,
     as_json: bool,
 ) -> None:
     """Print the records of the log in DIR, or feed a state machine with them and print its digest.
 
-    The node may be running; nothing is asked of it. Exits with 1 when the machine raises.
+    With --to the machine comes to its state at that offset. The node may be running; nothing is
+    asked of it. Exits with 1 when the machine raises.
     """
+    if whole and start is not None:
+        raise click.UsageError("give --whole or --from, not both")
+    start = 0 if whole else start
     if machine is None:
+        start = _first_offset(directory) if start is None else start
         shown = {"directory": directory, "start": start, "stop": stop, "as_json": as_json}
         context.invoke(tail, **shown)
         return
     import replog
 
-    made = load_machine(machine)
+    made = load_applies(machine)
     if start:
         click.echo(f"note: the machine starts empty at offset {start}", err=True)
     try:
@@ -64,34 +74,30 @@ def replay(
     if as_json:
         digest = None if replayed.digest is None else replayed.digest.hex()
         hexadecimal = {"digest": digest, "log_digest": replayed.log_digest.hex()}
-        print_json({"from": start, **replayed._asdict(), **hexadecimal})
+        fields = {**replayed._asdict(), **hexadecimal}
+        print_json({"from": fields.pop("start"), **fields})
     else:
-        print_text(_text(start, replayed))
+        print_text(_text(replayed))
 
 
-def load_machine(name: str) -> Applies:
-    """What the factory of this name, `module:factory`, makes. Raises `ConfigError`."""
-    module, colon, factory = name.partition(":")
-    if not (module and colon and factory):
-        raise ConfigError(f"{name!r} is not MODULE:FACTORY, as in replog.machines:KeyValue")
-    current = str(Path.cwd())
-    if current not in sys.path:
-        sys.path.insert(0, current)
-    try:
-        machine: Any = attrgetter(factory)(import_module(module))()
-    except (Exception, SystemExit) as error:  # whatever the module of an application may raise
-        raise ConfigError(f"machine {name!r} cannot be made: {error!r}") from error
-    if not callable(getattr(machine, "apply", None)):
-        raise ConfigError(f"{name!r} makes no machine: a {type(machine).__name__} has no apply")
-    made: Applies = machine
-    return made
+def _first_offset(directory: Path) -> int:
+    from replog.log_reader import LogReader
+
+    with LogReader(directory) as reader:
+        return reader.first_offset
 
 
-def _text(start: int, replayed: Replayed) -> str:
-    count, seconds = replayed.records, replayed.seconds
+def _text(replayed: Replayed) -> str:
+    count, seconds, start = replayed.records, replayed.seconds, replayed.start
     range_text = f"offsets {start} to {replayed.offset - 1}" if count else "no offset"
     rate_text = f"in {seconds:.2f} s ({count / max(seconds, 0.001):,.0f} a second)"
-    lines = [f"replayed {count} records at {range_text} {rate_text}"]
+    lines = []
+    if replayed.snapshot_index:
+        lines.append(
+            f"began with the snapshot of entry {replayed.snapshot_index}, the state at offset "
+            f"{start}"
+        )
+    lines.append(f"replayed {count} records at {range_text} {rate_text}")
     if replayed.digest is not None:
         lines.append(f"digest of the machine: {replayed.digest.hex()}")
     lines.append(f"digest of the log after entry {replayed.index}: {replayed.log_digest.hex()}")

@@ -9,7 +9,7 @@ import click
 from replog.cli.base import Command, directories_argument, json_option, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 ANSWER_SECONDS_MAX = 2.0
@@ -42,19 +42,41 @@ def _status_of(directory: Path) -> dict[str, Any]:
     except NodeNotRunning as error:
         state = "silent" if isinstance(error, NodeSilent) else "stopped"
     with LogReader(directory) as reader:
-        position = reader.position()
+        found = reader.survey()
+        position, kept = found.position, found.snapshot
         return {
             "state": state,
             "node": reader.identity.node,
             "agreement": reader.identity.agreement,
             "members": sorted(reader.membership.voters),
             "life": reader.identity.life,
-            "first_offset": reader.first_offset,
+            "first_offset": found.base.offset,
             "end_offset": position.offset,
-            "last_index": reader.last_index,
+            "last_index": found.last_index,
             "applied_index": position.index,
             "digest": position.digest.hex(),
+            "snapshot": kept
+            and {
+                "index": kept.snapshot.index,
+                "offset": kept.snapshot.position.offset,
+                "size": kept.snapshot.size,
+            },
+            "readers": dict(sorted(found.readers.items())),
         }
+
+
+def _offset_text(row: dict[str, Any], name: str) -> str:
+    """Of a machine, or a snapshot: it stands for every record below this offset."""
+    return str(row[name]["offset"]) if row.get(name) else ""
+
+
+def kept_lines(row: dict[str, Any]) -> Iterator[str]:
+    """For people: what a node is about to keep, and whom it keeps records for."""
+    if row.get("transfer"):
+        yield f"{row['node']} takes a snapshot of another node: {row['transfer']}"
+    for name, offset in row["readers"].items():
+        lag = row["end_offset"] - offset
+        yield f"{row['node']}: reader {name} is at offset {offset}, {lag} records behind"
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -64,12 +86,14 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("node", "role", "leader"):
         table.add_column(title)
-    for title in ("epoch", "records", "entries", "committed", "applied", "waiting"):
+    titles = ("first", "records", "entries", "committed", "applied", "waiting")
+    for title in ("epoch", *titles, "snapshot", "machine"):
         table.add_column(title, justify="right")
     table.add_column("digest")
     for row in rows:
-        names = ("epoch", "end_offset", "last_index", "commit_index", "applied_index")
-        numbers = [str(row.get(name, "")) for name in (*names, "pending_records")]
+        names = ("first_offset", "end_offset", "last_index", "commit_index", "applied_index")
+        numbers = [str(row.get(name, "")) for name in ("epoch", *names, "pending_records")]
+        numbers += [_offset_text(row, name) for name in ("snapshot", "machine")]
         role = row.get("role", row["state"])
         table.add_row(
             row["node"],
@@ -83,6 +107,8 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     console = console if console.is_terminal else Console(width=WIDTH)
     console.print(table)
     for row in rows:
+        for line in kept_lines(row):
+            console.print(line)
         if row.get("alarm"):
             console.print(f"{row['node']}: ALARM: {row['alarm']}", style="red")
         machine = row.get("machine")

@@ -55,6 +55,8 @@ def _print_report(directory: Path, report: VerifyReport) -> None:
     text = f"{directory}: {verdict}; {report.records} records in {report.delivered} entries"
     if report.beyond:
         text += f", {report.beyond} entries beyond, not known committed"
+    if report.pieces:
+        text += f"; {report.pieces} pieces of snapshots"
     if report.digest:
         text += f"; digest {report.digest.hex()}"
     click.echo(text)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS_MAX = 5.0
 CALL_SECONDS_MAX = 30.0
+SNAPSHOT_SECONDS_MAX = 3600.0
+"""A large state takes its time."""
 NEVER_MS = 2**31 - 1
 """Between two attempts to connect: there is one."""
 QUEUED_REQUESTS_MAX = 4096
@@ -46,6 +48,18 @@ class Reply(NamedTuple):
     value: Any
     """As `words` lists it; of an `append` that failed on its way, for the first records."""
     error: ReplogError | None
+
+
+class Kept(NamedTuple):
+    """A snapshot that a node has kept."""
+
+    index: int  # type: ignore[assignment]
+    """Of its last entry."""
+    offset: int
+    """The state holds every record below."""
+    size: int
+    pieces: int
+    """0 for a snapshot without a state."""
 
 
 class ControlClient:
@@ -160,6 +174,12 @@ class ControlClient:
     def barrier(self, seconds_max: float = CALL_SECONDS_MAX) -> None:
         """Wait until everything committed before can be read at this node. Raises as `call`."""
         self.call(words.BARRIER, (), seconds_max)
+
+    def snapshot(self, seconds_max: float = SNAPSHOT_SECONDS_MAX) -> Kept | None:
+        """Let the node keep a snapshot now; the newest one then, None of an empty log. Raises as
+        `call`."""
+        value = self.call(words.SNAPSHOT, (), seconds_max)
+        return None if value is None else Kept(*value)
 
     def status(self, seconds_max: float = CALL_SECONDS_MAX) -> dict[str, Any]:
         """The node as it sees itself: the fields of `words.status_fields`. Raises as `call`."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from replog.log import ReplicatedLog
     from replog.pending import Pending
+    from replog.snapshot import Snapshot
 
 OPEN_BYTES_MAX = 32 << 20
 """Bytes of requests taken in and not answered. Half of what a log lets wait by default."""
@@ -158,6 +159,8 @@ class ControlServer:
                     pendings.append(self._log.append_many(request.records))
                 case words.BARRIER:
                     pendings.append(self._log.barrier())
+                case words.SNAPSHOT:
+                    pendings.append(self._log.snapshot())
                 case words.STATUS:
                     value = words.status_fields(self._log.status())
                 case words.STOP:
@@ -184,7 +187,7 @@ class ControlServer:
         for pending in answer.pendings:
             try:
                 outcomes.append(pending.result(CLOSE_SECONDS_MAX))
-            except (ReplogError, TimeoutError) as failure:
+            except Exception as failure:  # noqa: BLE001 - a machine may have raised it
                 error = failure
                 break
         value: object = None
@@ -192,6 +195,9 @@ class ControlServer:
             value = offset_ranges(outcomes)
         elif answer.request.name == words.APPEND_MANY and outcomes:
             value = (outcomes[0].start, len(outcomes[0]))
+        elif answer.request.name == words.SNAPSHOT and outcomes and outcomes[0] is not None:
+            kept: Snapshot = outcomes[0]
+            value = (kept.index, kept.position.offset, kept.size, kept.pieces)
         self._send(answer.client, words.pack_reply(answer.request.request_id, error, value))
 
     def _send(self, client: bytes, reply: bytes) -> None:

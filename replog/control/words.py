@@ -7,6 +7,8 @@ id, error, value]`, each one ZeroMQ frame. `error` is nil or `[class, message]`.
     append        many      [[first offset, count], ...]: each record by itself, in this order
     append_many   many      [first offset, count]: one run, all or nothing
     barrier       none      nil, once everything committed before can be read at this node
+    snapshot      none      nil for an empty log, else [index, offset, size, pieces] of the newest
+                            snapshot, once one as of now is on the disk
     status        none      a map, see `status_fields`
     stop          none      nil; the node then stops, and ends the connection when it has stopped
 
@@ -34,9 +36,10 @@ if TYPE_CHECKING:
     from replog.replica.effects import Status
 
 VERSION = 1
-APPEND, APPEND_MANY, BARRIER, STATUS, STOP = "append", "append_many", "barrier", "status", "stop"
+APPEND, APPEND_MANY, BARRIER = "append", "append_many", "barrier"
+SNAPSHOT, STATUS, STOP = "snapshot", "status", "stop"
 APPENDS = frozenset({APPEND, APPEND_MANY})
-NAMES = APPENDS | {BARRIER, STATUS, STOP}
+NAMES = APPENDS | {BARRIER, SNAPSHOT, STATUS, STOP}
 
 MESSAGE_BYTES_MAX = 16 << 20
 """Of a request and of an answer; a larger one ends its connection."""
@@ -177,6 +180,9 @@ def status_fields(status: Status) -> dict[str, object]:
         "pending_records": status.pending_records,
         "drops": {cause: count for cause, count in sorted(status.drops.items()) if count},
         "alarm": status.alarm,
+        "snapshot": None if status.snapshot is None else status.snapshot._asdict(),
+        "transfer": status.transfer,
+        "readers": dict(sorted(status.readers.items())),
         "machine": None if status.machine is None else status.machine._asdict(),
     }
 

@@ -9,6 +9,9 @@ What must hold, read from the directories and the ledgers:
 4. No record is there that was never submitted, or was refused; one whose outcome is unknown is
    there at most once.
 5. Each node's records are there in the order they were submitted in.
+
+What a log has compacted is gone: there the digest speaks for the nodes, and nothing for the
+ledgers.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from contextlib import ExitStack
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
-from replog.demo.feeder import REFUSED, UNKNOWN
+from replog.demo.feeder import REFUSED, UNKNOWN, origin_of
+from replog.errors import StoreError
 from replog.log_reader import LogReader
 from replog.reading import records_of
 
@@ -52,23 +56,24 @@ class AuditReport(NamedTuple):
     unknown_missing: int
     """And not found."""
     faults: tuple[str, ...]
+    compacted: int = 0
+    """Records acknowledged at offsets that a node has compacted: not looked for."""
 
 
 class Journal:
     """What one node's ledger expects, and how far the walk through the log has come with it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, first_offset: int) -> None:
         self.ledger = ledger
         self.outcomes: array[int] = ledger.outcomes()
+        self.compacted = len([offset for offset in self.outcomes if 0 <= offset < first_offset])
         self.next_sequence = 0
         self.acknowledged = 0
         self.unknown = 0
 
-    def check(self, offset: int, data: bytes) -> str:
+    def check(self, offset: int, sequence: int, data: bytes) -> str:
         """Look at one record of this node, in log order; the fault, or nothing."""
         name = self.ledger.node
-        digits = data.partition(b" ")[0].partition(b":")[2]
-        sequence = int(digits) if digits.isdigit() else -1
         if not 0 <= sequence < self.ledger.submitted:
             return f"offset {offset} holds {data[:40]!r}, which was never appended"
         if data != self.ledger.record(sequence):
@@ -89,7 +94,7 @@ class Journal:
 
     def missing(self) -> Iterator[str]:
         """At the end: what was acknowledged and did not come."""
-        lost = self.ledger.acknowledged - self.acknowledged
+        lost = self.ledger.acknowledged - self.compacted - self.acknowledged
         if lost:
             yield f"{lost} acknowledged records of {self.ledger.node} are not where they should be"
 
@@ -97,23 +102,27 @@ class Journal:
 def audit(directories: Mapping[str, Path], ledgers: Sequence[Ledger]) -> AuditReport:
     """Compare the directories of stopped nodes with each other and with the ledgers.
 
-    Raises `StoreError` for a directory that cannot be read.
+    Raises `StoreError` for a directory that cannot be read, or compared with the others.
     """
-    journals = {ledger.node.encode(): Journal(ledger) for ledger in ledgers}
     faults: list[str] = []
     nodes: dict[str, NodeAudit] = {}
     with ExitStack() as opened:
         logs = []
         readers = {node: opened.enter_context(LogReader(at)) for node, at in directories.items()}
         positions = {node: reader.position() for node, reader in readers.items()}
+        bases = [reader.base() for reader in readers.values()]
+        first_offset = max([base.offset for base in bases])
+        journals = {ledger.node: Journal(ledger, first_offset) for ledger in ledgers}
         common_index = min([position.index for position in positions.values()])
+        if common_index < max([base.index for base in bases]):
+            raise StoreError(f"a node stopped at entry {common_index}, which another has compacted")
         for node, reader in readers.items():
             records, digest = positions[node].offset, reader.digest(common_index)
             nodes[node] = NodeAudit(records, positions[node].index, digest.hex())
-            logs.append(reader.entries(0, records))
+            logs.append(reader.entries(first_offset, records))
         if len({(node.records, node.digest) for node in nodes.values()}) != 1:
             faults.append(f"the nodes differ in length or digest: {nodes}")
-        for found in _compared(list(nodes), logs, journals):
+        for found in _compared(list(nodes), logs, journals, first_offset):
             faults.append(found)
             if len(faults) == FAULTS_MAX:
                 break
@@ -127,16 +136,17 @@ def audit(directories: Mapping[str, Path], ledgers: Sequence[Ledger]) -> AuditRe
         found_unknown,
         unknown - found_unknown,
         tuple(faults),
+        sum([journal.compacted for journal in journals.values()]),
     )
 
 
 def _compared(
     nodes: Sequence[str],
     logs: Sequence[Iterator[tuple[Delivered, Entry]]],
-    journals: Mapping[bytes, Journal],
+    journals: Mapping[str, Journal],
+    offset: int,
 ) -> Iterator[str]:
-    """The faults met in a walk through all logs side by side."""
-    offset = 0
+    """The faults met in a walk through all logs side by side, from this offset on."""
     for rows in zip_longest(*logs):
         for node, row in zip(nodes, rows, strict=True):
             if row != rows[0]:
@@ -147,8 +157,9 @@ def _compared(
             if record.offset != offset:
                 yield f"offset {offset} is missing: the next record is at {record.offset}"
             offset = record.offset + 1
-            journal = journals.get(record.data.partition(b":")[0])
+            name, sequence = origin_of(record.data) or ("", 0)
+            journal = journals.get(name)
             if journal is None:
                 yield f"offset {record.offset} holds {record.data[:40]!r}, which nobody appended"
-            elif fault := journal.check(record.offset, record.data):
+            elif fault := journal.check(record.offset, sequence, record.data):
                 yield fault

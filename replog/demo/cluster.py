@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -148,6 +149,16 @@ class Member:
             self._reap(STOP_SECONDS_MAX)
         self._disconnect()
 
+    def last_event(self, event: str) -> dict[str, Any]:
+        """What its processes, run with `--json`, printed last of this event; {} for nothing."""
+        with self.output.open("rb") as output:
+            for line in reversed(output.readlines()):
+                with suppress(ValueError):
+                    fields = json.loads(line)
+                    if isinstance(fields, dict) and fields.get("event") == event:
+                        return fields
+        return {}
+
     def said(self, what: str) -> str:
         """A sentence about this member, with the last lines it printed."""
         text = self.output.read_text("utf-8", "replace") if self.output.exists() else ""
@@ -266,6 +277,24 @@ class LocalCluster:
         seen = [self._status(member) for member in self]
         ends = {(status["end_offset"], status["digest"]) for status in seen if status}
         return all(seen) and len(ends) == 1
+
+    def is_applied(self) -> bool:
+        """Whether every node's machine has taken all that the node has delivered. Raises
+        `ClusterFailed` when one has stopped, or there is none."""
+        applied = 0
+        for member in self:
+            status = self._status(member)
+            if status is None:
+                continue
+            machine = status["machine"]
+            if machine is None:
+                raise ClusterFailed(member.said("feeds no machine"))
+            if machine["failure"]:
+                raise ClusterFailed(
+                    member.said(f"has a machine that stopped: {machine['failure']}")
+                )
+            applied += machine["offset"] == status["end_offset"]
+        return applied == len(self.members)
 
     def stop(self) -> None:
         """Stop all that run, cleanly. Raises `ClusterFailed`."""

@@ -1,10 +1,12 @@
 """The story of `replog demo`: three nodes, one text, and a leader that is killed in the middle.
 
-1. All three nodes append at once, each its third of the lines, many in flight.
+1. All three nodes append at once, each its third of the lines, many in flight: commands that put a
+   line under a key, with which every node feeds a machine.
 2. The leader is killed with SIGKILL while its appends are in flight; the others go on through the
    takeover.
 3. The killed node is restarted, catches up and appends what is left of its third.
 4. All nodes stop, and an audit of their directories says whether anything was lost.
+5. One directory is replayed into an empty machine: it must come to what the live ones came to.
 """
 
 from __future__ import annotations
@@ -15,19 +17,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from replog.control import wait_for_any
 from replog.demo.audit import audit
-from replog.demo.cluster import ClusterFailed, LocalCluster
+from replog.demo.cluster import NAMES, ClusterFailed, LocalCluster
 from replog.demo.feeder import RECORDS_PER_REQUEST, REQUESTS_OPEN_MAX, Feeder, Ledger
+from replog.demo.machines import MACHINE, LiveMachine, compare_replay, shown
 from replog.demo.stage import JsonStage, Row, Stage, TextStage
-from replog.demo.text import file_system, read_lines, temporary_directory
+from replog.demo.text import Text, file_system, read_text, temporary_directory
 from replog.errors import ConfigError, ReplogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from replog.demo.audit import AuditReport
     from replog.demo.cluster import Member
+    from replog.demo.machines import ReplayReport
 
+RECORDS_DEFAULT = 200_000
 RECORDS_MIN = 6 * REQUESTS_OPEN_MAX * RECORDS_PER_REQUEST
 """With fewer there is no middle in which to kill."""
 KILL_AT = 0.40
@@ -37,6 +42,7 @@ RESTART_AFTER = 0.20
 LEAD_RECORDS_MAX = 2 * REQUESTS_OPEN_MAX * RECORDS_PER_REQUEST
 """How far a node's appends may run ahead of those of the slowest: all take part to the end."""
 TURN_MS = 20
+NODE_OPTIONS = ("--json", f"--machine={MACHINE}")
 
 
 class Plan(NamedTuple):
@@ -45,7 +51,9 @@ class Plan(NamedTuple):
     source: Path | None
     """A file of lines; None: the running Python's standard library."""
     agreement: str
-    records: int
+    records: int | None
+    """The text is taken over and over until there are so many. None: as many as the text has lines,
+    200,000 at most."""
     seconds_max: float
     directory: Path | None
     """Empty or missing; None: a temporary one."""
@@ -70,9 +78,10 @@ def run_demo(plan: Plan) -> bool:
 
     Raises `ConfigError` for a plan that cannot be followed.
     """
-    lines = read_lines(plan.source, plan.records)
-    if len(lines) < RECORDS_MIN:
-        raise ConfigError(f"{len(lines)} lines are too few for a demo: {RECORDS_MIN} are needed")
+    text = read_text(plan.source, plan.records or RECORDS_DEFAULT)
+    records = plan.records or len(text)
+    if records < RECORDS_MIN:
+        raise ConfigError(f"{records} records are too few for a demo: {RECORDS_MIN} are needed")
     if plan.directory is not None and plan.directory.exists() and any(plan.directory.iterdir()):
         raise ConfigError(f"{plan.directory} is not empty: name a new directory")
     root = plan.directory or temporary_directory()
@@ -83,8 +92,9 @@ def run_demo(plan: Plan) -> bool:
     held = False
     with JsonStage() if plan.as_json else TextStage() as stage:
         try:
-            with LocalCluster(root, agreement=plan.agreement) as cluster:
-                held = Story(stage, cluster, lines, plan.seconds_max).run(root)
+            options = dict.fromkeys(NAMES, NODE_OPTIONS)
+            with LocalCluster(root, agreement=plan.agreement, options=options) as cluster:
+                held = Story(stage, cluster, text, records, plan.seconds_max).run(root)
         except ReplogError as error:
             stage.say("failed", f"FAILED: {error}", error=type(error).__name__, message=str(error))
         finally:
@@ -99,18 +109,18 @@ class Story:
     """One run through the demo."""
 
     def __init__(
-        self, stage: Stage, cluster: LocalCluster, lines: Sequence[bytes], seconds_max: float
+        self, stage: Stage, cluster: LocalCluster, text: Text, records: int, seconds_max: float
     ) -> None:
+        """`cluster` is not started yet, and runs its nodes with `NODE_OPTIONS` or the like."""
         self._stage = stage
         self._cluster = cluster
         self._seconds_max = seconds_max
         self._give_up = time.monotonic() + seconds_max
-        self._lines = lines
-        names = list(cluster.members)
-        shares = [lines[place :: len(names)] for place in range(len(names))]
+        self._records = records
+        nodes = len(cluster.members)
         self._feeders = {
-            name: Feeder(Ledger(name, share), len(share))
-            for name, share in zip(names, shares, strict=True)
+            name: Feeder(Ledger(name, text.share(place, nodes)), len(range(place, records, nodes)))
+            for place, name in enumerate(cluster.members)
         }
         self._is_down = ""
 
@@ -118,10 +128,10 @@ class Story:
         """The whole story; whether everything held. Raises `ClusterFailed`."""
         self._start(root)
         began = time.monotonic()
-        self._until(lambda: self._done >= KILL_AT * len(self._lines), "appending")
+        self._until(lambda: self._done >= KILL_AT * self._records, "appending")
         takeover = self._kill_the_leader()
         before = self._done
-        wanted = before + RESTART_AFTER * len(self._lines)
+        wanted = before + RESTART_AFTER * self._records
         self._until(
             lambda: self._done >= wanted or all(f.has_finished for f in self._feeding()),
             "appending without the killed node",
@@ -135,8 +145,10 @@ class Story:
         directories = {member.name: member.directory for member in self._cluster}
         ledgers = [feeder.ledger for feeder in everyone]
         report = audit(directories, ledgers)
-        self._show(report, takeover, rate)
-        return not report.faults
+        replayed = compare_replay(takeover.killed, directories[takeover.killed], self._live())
+        self._tell_of_replay(replayed)
+        self._show(report, replayed, takeover, rate)
+        return not (report.faults or replayed.faults)
 
     # -- scenes --------------------------------------------------------------------------------
 
@@ -144,11 +156,11 @@ class Story:
         disk = file_system(root)
         self._say(
             "start",
-            f"three nodes on this machine, {len(self._lines):,} lines, directories in {root}"
+            f"three nodes on this machine, {self._records:,} records, directories in {root}"
             + (f" ({disk})" if disk else ""),
             directory=str(root),
             file_system=disk,
-            records=len(self._lines),
+            records=self._records,
         )
         self._cluster.start()
         leader = self._cluster.leader()
@@ -174,16 +186,14 @@ class Story:
         self._say(
             "killed",
             f"{victim.name}, the leader, was killed with SIGKILL at "
-            f"{self._done / len(self._lines):.0%}; {unknown} of its appends were in flight",
+            f"{self._done / self._records:.0%}; {unknown} of its appends were in flight",
             node=victim.name,
             in_flight=unknown,
         )
 
         def has_taken_over() -> bool:
             return any(
-                other.ledger.ranges[-1].first_sequence >= marks[other.node]
-                for other in self._feeding()
-                if other.ledger.ranges
+                other.ledger.last_acknowledged >= marks[other.node] for other in self._feeding()
             )
 
         self._until(has_taken_over, "waiting for another leader")
@@ -213,12 +223,49 @@ class Story:
         self._cluster.wait_until(
             self._cluster.is_even, "the nodes are not even", self._give_up - time.monotonic()
         )
+        self._cluster.wait_until(
+            self._cluster.is_applied,
+            "the machines have not taken all records",
+            self._give_up - time.monotonic(),
+        )
         self._cluster.stop()
         self._say(
             "stopped", "all nodes have the same log and have stopped; comparing what is on disk"
         )
 
-    def _show(self, report: AuditReport, takeover: Takeover, rate: float) -> None:
+    def _live(self) -> dict[str, LiveMachine]:
+        """What the nodes' machines came to."""
+        live = {}
+        for member in self._cluster:
+            machine = member.last_event("stopped").get("machine")
+            if machine is None:
+                raise ClusterFailed(member.said("stopped without a word on its machine"))
+            live[member.name] = LiveMachine(machine["offset"], machine["digest"])
+        return live
+
+    def _tell_of_replay(self, replayed: ReplayReport) -> None:
+        equal = not replayed.faults
+        self._say(
+            "replayed",
+            f"replayed {replayed.records:,} records of {replayed.node} into an empty machine in "
+            f"{replayed.seconds:.2f} s ({replayed.rate:,.0f} a second)",
+            node=replayed.node,
+            records=replayed.records,
+            replay_seconds=round(replayed.seconds, 3),
+            records_per_second=round(replayed.rate),
+        )
+        self._say(
+            "machines",
+            f"digest {shown(replayed.digest)}, of {replayed.keys:,} keys, "
+            + ("equals the three live ones" if equal else "DIFFERS from a live one"),
+            digest=replayed.digest,
+            keys=replayed.keys,
+            equal=equal,
+        )
+
+    def _show(
+        self, report: AuditReport, replayed: ReplayReport, takeover: Takeover, rate: float
+    ) -> None:
         rows = []
         for name, node in report.nodes.items():
             ledger = self._feeders[name].ledger
@@ -227,20 +274,22 @@ class Story:
             rows.append((name, node.digest[:16], *[f"{number:,}" for number in numbers], fate))
         head = ("node", "digest", "records", "entries", "appended here", "acknowledged", "")
         self._stage.table(head, rows)
-        for fault in report.faults:
+        faults = report.faults + replayed.faults
+        for fault in faults:
             self._say("fault", f"FAULT: {fault}", message=fault)
         found, missing = report.unknown_found, report.unknown_missing
         flight = f"{takeover.unknown:,}: {found:,} are in the log, {missing:,} are not"
-        held = not report.faults
+        held = not faults
         verdict = "everything held" if held else "NOT EVERYTHING HELD"
         results = (
             ("acknowledged", f"{report.acknowledged:,} records, each there once, at its offset"),
             ("on all nodes", "same records, same order, same digest; each node's order kept"),
+            ("replay", f"{replayed.rate:,.0f} records a second, to the live machines' state"),
             ("in flight at the kill", flight),
             ("takeover", f"{takeover.milliseconds:.0f} ms from the kill to the next append done"),
             ("rate", f"{rate:,.0f} records a second, kill and restart included"),
         )
-        self._stage.table(("result", verdict), results if held else results[2:])
+        self._stage.table(("result", verdict), results if held else results[3:])
         self._stage.tell(
             "result",
             held=held,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sysconfig
 import tempfile
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,28 +16,54 @@ if TYPE_CHECKING:
 
 MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs"}
 LINE_BYTES_MAX = 1 << 16
+TEXT_BYTES_MAX = 64 << 20
+"""What follows in a longer text is left out."""
 OTHERS_FOLDERS = {"site-packages", "dist-packages"}
 """Not part of the standard library, though they lie in it."""
 
 
-def read_lines(source: Path | None, count: int) -> list[bytes]:
-    """The first lines of a file, or of the running Python's standard library: at most `count`.
+class Text:
+    """Lines, by their numbers from 0. Beside its bytes a line takes 16 more."""
+
+    def __init__(self, data: bytearray, starts: array[int], ends: array[int]) -> None:
+        self._data = data
+        self._starts = starts
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> bytes:
+        return bytes(self._data[self._starts[number] : self._ends[number]])
+
+    def share(self, place: int, shares: int) -> Text:
+        """Of each so many lines the one at this place; of a text with fewer lines all."""
+        if len(self) < shares:
+            return self
+        return Text(self._data, self._starts[place::shares], self._ends[place::shares])
+
+
+def read_text(source: Path | None, lines_max: int) -> Text:
+    """The first lines of a file, or of the running Python's standard library.
 
     Raises `ConfigError` for a file that cannot be read or holds no line.
     """
-    lines: list[bytes] = []
+    data, starts, ends = bytearray(), array("q"), array("q")
     try:
         for path in [source] if source else _library_files(sysconfig.get_path("stdlib")):
             with path.open("rb") as file:
-                while len(lines) < count and (line := file.readline(LINE_BYTES_MAX)):
-                    lines.append(line.rstrip(b"\r\n"))
-            if len(lines) >= count:
-                break
+                while len(starts) < lines_max and len(data) < TEXT_BYTES_MAX:
+                    line = file.readline(LINE_BYTES_MAX)
+                    if not line:
+                        break
+                    starts.append(len(data))
+                    data += line.rstrip(b"\r\n")
+                    ends.append(len(data))
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if not lines:
+    if not starts:
         raise ConfigError(f"{source or 'the standard library'} holds no line of text")
-    return lines
+    return Text(data, starts, ends)
 
 
 def _library_files(root: str) -> Iterator[Path]:

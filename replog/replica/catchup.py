@@ -77,7 +77,8 @@ class Catchup:
             post=lambda to, message: post(to, message, ()),
         )
         self._compaction = Compaction(policy.retention, restoration.base, self.loads)
-        self._with_state = policy.with_state
+        # Where a state was kept, a header alone must not take its place.
+        self._with_state = policy.with_state or self.snapshots.newest_state_index > 0
         self._core = core
         self._membership = restoration.membership
         self._delivery = delivery
@@ -110,10 +111,10 @@ class Catchup:
         self._compaction.look_again()
 
     def seal_header(self, ticket: Ticket | None) -> None:
-        """A snapshot of the log alone, as of now. None of an empty log: the ticket gets None."""
-        if not self._delivery.index:
-            if ticket is not None:
-                self._reader_tickets.append(ticket)
+        """A snapshot of the log alone, as of now. Where a machine's is wanted, and of an empty log,
+        the ticket gets the newest there is instead, or None."""
+        if self._with_state or not self._delivery.index:
+            self.snapshots.tell_newest(ticket)
             return
         digest = StateDigest().value()
         position, epoch = self._delivery.position(), self._core.epoch_at(self._delivery.index)
@@ -125,6 +126,8 @@ class Catchup:
         if offset is None:
             self._readers.pop(name, None)
         else:
+            if name not in self._readers:
+                self._compaction.reader_begins()
             self._readers[name] = offset
         self._compaction.look_again()
         self._reader_changes[name] = offset
@@ -172,7 +175,8 @@ class Catchup:
             bounds.append(self.snapshots.newest_state_index)
         if self.snapshots.pinned_index is not None:
             bounds.append(self.snapshots.pinned_index)
-        self._compaction.look(now, wall_ms, min(bounds))
+        needed_offset = min(self._readers.values(), default=None)
+        self._compaction.look(now, wall_ms, min(bounds), needed_offset)
         lets_go = self.snapshots.newest_index >= self._compaction.target_index
         if self._compaction.has_step and not lets_go and not self.is_installing:
             self.seal_header(None)

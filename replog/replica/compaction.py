@@ -46,6 +46,7 @@ class Compaction:
         self._records_since = 0
         self._grown = False
         self._reader_moved = False
+        self._reader_began = False
         self.deadline: int | None = None
 
     def delivered(self, now: int, records: int, size: int) -> None:
@@ -62,12 +63,19 @@ class Compaction:
         if self.deadline is None:
             self.deadline = now + CHECK_MS
 
+    def reader_begins(self) -> None:
+        """A named reader begins: an answer that is under way knows nothing of it."""
+        self._reader_began = self._looking
+
     def look_again(self) -> None:
         """A named reader needs less than before."""
         self._reader_moved = self._retention is not None
 
-    def look(self, now: int, wall_ms: int, index_max: int) -> None:
-        """Find out what may go, if it is time; not above `index_max`."""
+    def look(
+        self, now: int, wall_ms: int, index_max: int, needed_offset: int | None = None
+    ) -> None:
+        """Find out what may go, if it is time; not above `index_max`, nor what some reader needs
+        from `needed_offset` on."""
         retention = self._retention
         if self._reader_moved and self.deadline is None:
             self.deadline = now + CHECK_MS
@@ -83,11 +91,15 @@ class Compaction:
         self._grown = False
         self._bytes_since = self._records_since = 0
         self._looking = True
-        self._loads.ask(LoadDroppable(retention, wall_ms, index_max), self._found)
+        load = LoadDroppable(retention, wall_ms, index_max, needed_offset)
+        self._loads.ask(load, self._found)
 
     def _found(self, _: int, found: Droppable) -> None:
         self._looking = False
-        if found.index > self.target_index:
+        if self._reader_began:
+            self._reader_began = False
+            self._grown = True
+        elif found.index > self.target_index:
             self.target_index = found.index
             self.first_offset = max(self.first_offset, found.offset)
 

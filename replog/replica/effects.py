@@ -66,6 +66,7 @@ class LoadDroppable(NamedTuple):
     retention: Retention
     wall_ms: int
     index_max: int
+    needed_offset: int | None = None
 
 
 Load = LoadEntries | LoadPart | LoadDigest | LoadDroppable
@@ -114,6 +115,8 @@ class Effects(NamedTuple):
     nobody knows where. `base_offset` says nothing."""
     first_offset: int | None = None
     """Records below this one are dropped, beginning with this batch: tell readers first."""
+    machine_verdict: str = ""
+    """Empty, or why the machine of this node must stop."""
 
 
 class MachineStatus(NamedTuple):

@@ -28,6 +28,7 @@ from replog.replica.effects import Completion, Effects, Outgoing, Status, Ticket
 from replog.replica.intake import Intake
 from replog.replica.introduction import Introduction
 from replog.replica.loading import Loading
+from replog.replica.machines import MachineComparison
 from replog.replica.origin import Origin
 from replog.replica.outbox import Outbox
 from replog.replica.reads import Reads
@@ -82,12 +83,7 @@ class Replica:
         self._window = Window(limits.window_bytes_max, restoration.tail)
         self._delivery = Delivery(restoration.position)
         self.catchup = Catchup(
-            restoration,
-            self._core,
-            self._delivery,
-            policy=policy,
-            limits=limits,
-            post=self._post,
+            restoration, self._core, self._delivery, policy=policy, limits=limits, post=self._post
         )
         """Snapshots, compaction and named readers: the host speaks to this part itself."""
         self._loading = Loading(
@@ -97,6 +93,7 @@ class Replica:
         self._intake = Intake(limits)
         self._reads = Reads(identity.node, identity.life, self._core, limits.retry_ms)
         self._comparison = Comparison(identity.node, membership)
+        self.machines = MachineComparison(identity.node, membership)
         self._introduction = Introduction(
             identity,
             membership.others(identity.node),
@@ -123,6 +120,7 @@ class Replica:
                 intake=self._intake,
                 reads=self._reads,
                 comparison=self._comparison,
+                machines=self.machines,
                 introduction=self._introduction,
                 catchup=self.catchup,
                 post=self._post,
@@ -219,8 +217,9 @@ class Replica:
             for other, meeting in self._introduction.meetings(now):
                 self._post(other, meeting)
         self._window.settle()
-        for to, question in self._comparison.questions(now, self._delivery):
-            self._post(to, question)
+        questions = self._comparison.questions(now, self._delivery)
+        for to, message in (*questions, *self.machines.take_messages()):
+            self._post(to, message)
         self.catchup.turn(now, wall_ms)
         batch = self._take_batch(now)
         if self._window.is_full:
@@ -238,6 +237,7 @@ class Replica:
             self._installed,
             self._skipped,
             self.catchup.first_offset_to_tell(),
+            self.machines.take_verdict(),
         )
         self._delivered, self._completions = [], []
         self._stored, self._installed, self._skipped = [], None, []
@@ -477,7 +477,7 @@ class Replica:
             members=sorted(self._membership.voters),
             pending_records=self._origin.pending_records,
             drops=self.faults + drops + Counter({"disk too slow": self._outbox.lost_count}),
-            alarm=self._comparison.alarm,
+            alarm="; ".join(filter(None, (self._comparison.alarm, self.machines.alarm))),
             snapshot=self.catchup.snapshots.status(),
             transfer=self.catchup.receiving.status(),
             readers=self.catchup.readers,

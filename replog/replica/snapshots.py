@@ -127,8 +127,13 @@ class Snapshots:
         else:
             self._sealed = stored
             self._replace(stored)
-        if ticket is not None and self.newest is not None:
-            self._tickets.append(Stored(ticket, self.newest.snapshot))
+        self.tell_newest(ticket)
+
+    def tell_newest(self, ticket: Ticket | None) -> None:
+        """The ticket comes back with what is the newest by now, once that is on the disk."""
+        if ticket is not None:
+            newest = self.newest.snapshot if self.newest is not None else None
+            self._tickets.append(Stored(ticket, newest))
 
     def installs(self, stored: StoredSnapshot) -> None:
         """A write of the next batch makes this one whole, and the base of the log."""

@@ -14,6 +14,7 @@ from replog.messages import (
     Expected,
     FetchPiece,
     Forward,
+    MachineDigest,
     Meet,
     Met,
     NotLeader,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from replog.replica.delivery import Delivery
     from replog.replica.intake import Intake
     from replog.replica.introduction import Introduction
+    from replog.replica.machines import MachineComparison
     from replog.replica.origin import Origin
     from replog.replica.reads import Reads
     from replog.store.interface import Identity
@@ -49,6 +51,7 @@ class Parts(NamedTuple):
     intake: Intake
     reads: Reads
     comparison: Comparison
+    machines: MachineComparison
     introduction: Introduction
     catchup: Catchup
     post: Callable[[str, Message], None]
@@ -72,6 +75,7 @@ class Trunk:
             CompareDigest: self._compare_digest,
             DigestAnswer: self._digest_answer,
             Diverged: self._diverged,
+            MachineDigest: self._machine_digest,
             Meet: self._meet,
             Met: self._met,
             Refused: self._refused,
@@ -151,6 +155,9 @@ class Trunk:
         digest = self._parts.delivery.digest_at(message.index)
         if digest and digest != message.digest:
             raise diverged(message)
+
+    def _machine_digest(self, _: int, sender: str, message: MachineDigest) -> None:
+        self._parts.machines.heard(sender, message)
 
     def _meet(self, _: int, sender: str, message: Meet) -> None:
         self._parts.post_after_writes(sender, Met(message.store_id))

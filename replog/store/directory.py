@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sys
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from replog.errors import Corruption, StoreError, StoreInUse, WrongStore
+from replog.errors import ConfigError, Corruption, StoreError, StoreInUse, WrongStore
 
 DATA_FILE = "data.mdb"
 LMDB_LOCK_FILE = "lock.mdb"
@@ -35,6 +36,7 @@ NETWORK_FILE_SYSTEMS = {"afs", "cifs", "fuse.sshfs", "nfs", "nfs4", "smb3", "smb
 STRETCH_BYTES = 16 << 20
 """How far a file is stretched at once. The part stays sparse: it takes no blocks."""
 
+_RESTORED_NAME = re.compile(r"restored-[0-9a-f]{8}")
 _PAGE_HEADER_BYTES = 16
 _META = Struct("=IIQQI44x48xQQ")
 """LMDB 0.9's meta page behind the page header: magic, version, map address, map size, page size,
@@ -133,10 +135,29 @@ def is_marked(directory: Path) -> bool:
     return (directory / MARKER_FILE).exists()
 
 
-def mark(directory: Path, node: str) -> None:
-    """Note durably that a store is formatted here: its files and their names are on disk."""
+def restored_name(digest: bytes) -> str:
+    """The name of a cluster that begins with the log of this digest: see `replog.store.copying`."""
+    return f"restored-{digest[:4].hex()}"
+
+
+def check_may_begin(path: str | os.PathLike[str], cluster: str) -> None:
+    """Raise `ConfigError` for a directory without a log in a cluster that was restored: there it
+    could help to decide otherwise what the others have from their backup."""
+    directory = Path(path)
+    if not _RESTORED_NAME.fullmatch(cluster):
+        return
+    if not (is_marked(directory) or (directory / DATA_FILE).exists()):
+        raise ConfigError(
+            f"{directory} holds no log, and the members of cluster {cluster} begin with that of "
+            "their backup: make it one of them with `replog restore`"
+        )
+
+
+def mark(directory: Path, holds: str) -> None:
+    """Note durably that a store is formatted here, and in words what it holds: its files and their
+    names are on disk."""
     text = (
-        f"This directory holds the replicated log of node {node}.\n"
+        f"This directory holds {holds}.\n"
         "Its files belong together: to lose or to copy back one of them is to lose data.\n"
     )
     with (directory / MARKER_FILE).open("w", encoding="utf-8") as file:

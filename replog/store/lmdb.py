@@ -311,7 +311,7 @@ def create_or_open(
             opened = begin_life(environment, txn, file, owner, unix_ms, formatted=formatted)
         failpoints.reach("open: after the life is written")
         if not formatted:
-            mark(directory, node)
+            mark(directory, f"the replicated log of node {node}")
         return LmdbStore(directory, environment, lock, opened, map_bytes_max)
     except BaseException as error:
         if environment is not None:

@@ -391,6 +391,12 @@ class LmdbReader(LmdbReads):
             size: int = self._environment.info()["map_size"]
             return size
 
+    def copy_to(self, directory: Path) -> None:
+        """Write the file as of this moment, without its free pages, into a directory that has none.
+        Nothing is checked or synced. Raises `lmdb.Error`."""
+        with self._gate:
+            self._environment.copy(str(directory), compact=True)
+
     def next_index(self, index: int) -> int | None:
         """The lowest index of an entry at or above this one, committed or not; None behind the
         last."""

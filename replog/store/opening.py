@@ -3,7 +3,7 @@
 Rules of this file:
 
 1. A directory is formatted once, by one transaction; only an environment without any table is.
-2. A store is used only by the node, cluster and agreement it was formatted for.
+2. A store is used only by the node, cluster and agreement it was formatted for; a backup by none.
 3. What can be seen without reading what is delivered is checked at each open, in time O(epochs +
    tail): a missing entry, a table cut short or a position beyond the log is corruption, never
    repaired by guessing. Gaps are where the epochs say so, above the position, and nowhere else.
@@ -23,6 +23,7 @@ import lmdb
 
 from replog.entry import NO_EPOCH
 from replog.errors import Corruption, WrongStore
+from replog.membership import BACKUP_CLUSTER_ID
 from replog.snapshot import Base
 from replog.store import layout
 from replog.store.epochs import count_entries, epoch_at, first_gap, next_entry
@@ -97,7 +98,7 @@ def begin_life(
         life = max(roots.identity.life + 1, unix_ms)
     txn.put(layout.LIFE_KEY, layout.pack_life(life), db=tables[layout.META])
     stored = _load_promise(file, txn, tables)
-    snapshot = _sweep_snapshots(file, txn, tables)
+    snapshot = sweep_snapshots(file, txn, tables)
     restoration = _load(file, txn, tables, stored.promise, snapshot)
     return Opened(tables, restoration, stored.generation)
 
@@ -141,6 +142,11 @@ def _format(txn: Transaction, tables: Tables, owner: Owner) -> None:
 
 def _check_owner(file: str, roots: Roots, owner: Owner) -> None:
     found = roots.identity
+    if found.cluster_id == BACKUP_CLUSTER_ID:
+        raise WrongStore(
+            f"{file} is a backup of the log of {found.node}, which no node may write to: make a "
+            "member of it in a directory of its own, with `replog restore`"
+        )
     advice = "name this node's own directory, or an empty one for a new node"
     if found.agreement != owner.agreement:
         raise WrongStore(
@@ -183,8 +189,8 @@ def _load_promise(file: str, txn: Transaction, tables: Tables) -> StoredPromise:
     return newest
 
 
-def _sweep_snapshots(file: str, txn: Transaction, tables: Tables) -> StoredSnapshot | None:
-    """The newest whole snapshot; rule 4."""
+def sweep_snapshots(file: str, txn: Transaction, tables: Tables) -> StoredSnapshot | None:
+    """The newest whole snapshot; rule 4. Raises `Corruption`."""
     found = load_snapshots(file, txn, tables)
     newest = newest_snapshot(found)
     table = tables[layout.SNAPSHOTS]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from replog.snapshot import Base
     from replog.store.epochs import EpochRun
     from replog.store.interface import Peer, Position, StoredSnapshot
+    from replog.store.layout import Era
     from replog.store.lmdb_reader import LmdbReader, Transaction
 
 
@@ -38,6 +39,8 @@ class TableSize(NamedTuple):
 class Survey(NamedTuple):
     """What a store holds, but for its entries."""
 
+    era: Era
+    """The one stretch of the log: agreement, members and first index."""
     introduced: bool
     """Whether it may vote."""
     promise: Epoch
@@ -70,6 +73,7 @@ def survey(reader: LmdbReader) -> Survey:
         last_index = reader.load_last_index(txn)
         base = reader.load_base(txn)
         position = layout.parse_position(file, txn.get(layout.POSITION_KEY, db=meta))
+        era = layout.parse_eras(file, txn.get(layout.ERAS_KEY, db=meta))
         introduced = layout.parse_introduced(file, txn.get(layout.INTRODUCED_KEY, db=meta))
         promise = _newest_promise(reader, txn)
         epochs = tuple(
@@ -84,6 +88,7 @@ def survey(reader: LmdbReader) -> Survey:
     if data_file is None:
         raise Corruption(f"{file} has lost its data")
     return Survey(
+        era=era,
         introduced=introduced,
         promise=promise,
         epochs=epochs,

@@ -29,6 +29,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.entry import DIGEST_START, Epoch, unpack_records
+from replog.producers import Producers
+from replog.testing.bases import Bases
 from replog.testing.choices import Choices, Violation
 from replog.testing.promises import Ballots, Votes
 
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 
     from replog.agreement import Message
     from replog.entry import Entry
+    from replog.producers import ProducerRow
     from replog.quorum import Quorums
     from replog.replica.effects import Completion
+    from replog.retention import Retention
     from replog.store.interface import Delivered, Position, StoredEntry, StoredWrite
     from replog.store.memory import MemoryDisk
 
@@ -61,12 +65,18 @@ class History:
         """Entry `index` lies at `index - 1`."""
         self.records: list[bytes] = []
         """By offset."""
+        self.offsets: dict[bytes, int] = {}
+        """By record."""
         self.submitted: set[bytes] = set()
         self.excluded: set[bytes] = set()
         """Records of which a client was told that they are not in the log and never will be."""
         self.applied: dict[str, int] = {}
         """The last index each node's present life has delivered, or started from."""
+        self._installed_offsets: dict[str, int] = {}
         self._data: list[bytes] = []
+        self._producers = Producers({})
+        self._rows_of_producers: list[Mapping[str, ProducerRow]] = [{}]
+        """After each entry."""
         self._last: dict[bytes, tuple[int, int]] = {}
         """Of each node, the life and number of its latest record."""
 
@@ -94,14 +104,24 @@ class History:
             raise Violation(
                 f"{node} starts at entry {index} with another digest than was delivered"
             )
+        if position.producers != self._rows_of_producers[index]:
+            raise Violation(
+                f"{node} starts at entry {index} with {position.producers}, others know "
+                f"{self._rows_of_producers[index]}"
+            )
         self.applied[node] = index
 
     def installed(self, node: str, position: Position) -> None:
         """A snapshot takes a node further than it has delivered."""
         before = self.applied[node]
         self.started(node, position)
+        self._installed_offsets[node] = position.offset
         if position.index <= before:
             raise Violation(f"{node} installs a snapshot of {position.index} after {before}")
+
+    def installed_offset(self, node: str) -> int:
+        """The offset behind the latest snapshot that a node has installed."""
+        return self._installed_offsets.get(node, 0)
 
     def delivered(self, node: str, row: Delivered, entry: Entry) -> bool:
         """A node delivers an entry; whether it is the first to do so."""
@@ -124,6 +144,9 @@ class History:
                 self._append(record)
         if len(self.records) != row.base_offset + row.count:
             raise Violation(f"{row} counts other records than the entry holds")
+        for run in entry.runs:
+            self._producers.accept(run)
+        self._rows_of_producers.append(self._producers.snapshot())
         self.rows.append(row)
         self._data.append(entry.data)
         return True
@@ -137,6 +160,7 @@ class History:
         if this != (before[0], before[1] + 1) and not (this[0] > before[0] and this[1] == 0):
             raise Violation(f"{record!r} is delivered after life {before[0]}, number {before[1]}")
         self._last[node] = this
+        self.offsets[record] = len(self.records)
         self.records.append(record)
 
 
@@ -200,6 +224,10 @@ class Stored:
     def __init__(self) -> None:
         self._known: dict[tuple[int, Epoch], bytes] = {}
 
+    def data(self, index: int, epoch: Epoch) -> bytes | None:
+        """What was ever stored as this entry."""
+        return self._known.get((index, epoch))
+
     def stored(self, node: str, entry: StoredEntry) -> None:
         """A commit has written an entry."""
         if self._known.setdefault((entry.index, entry.epoch), entry.data) != entry.data:
@@ -252,8 +280,9 @@ class Acknowledgements:
             if ticket.number in self._done:
                 raise Violation(f"{ticket} is answered twice")
             self._done.add(ticket.number)
-            if not set(ticket.payloads) <= set(self._history.records):
-                raise Violation(f"{ticket} is skipped, and is not in the log")
+            end = self._history.installed_offset(node)
+            if any(self._history.offsets.get(one, end) >= end for one in ticket.payloads):
+                raise Violation(f"{ticket} is skipped, and is not in the snapshot")
             tickets.append(ticket)
         return tickets
 
@@ -324,9 +353,18 @@ class Stewards:
 class Manners:
     """What nodes think of each other."""
 
+    def __init__(self, *, damage: bool = False) -> None:
+        """`damage`: parts of snapshots are damaged on purpose."""
+        self._damage = damage
+        self._blamed: dict[str, int] = {}
+
     def blames(self, node: str, faults: Counter[str], fault: str) -> None:
         """A node has these counts of dropped frames, and this to say of the latest fault."""
-        if faults["peer fault"]:
+        known, count = self._blamed.get(node, 0), faults["peer fault"]
+        self._blamed[node] = count
+        if self._damage and fault.endswith("does not match its checksum"):
+            return
+        if count > known:
             raise Violation(f"{node} drops a frame as its peer's fault: {fault}")
 
 
@@ -341,6 +379,9 @@ class Checkers:
         *,
         by_number: bool,
         silence_ms_max: int | None = None,
+        retention: Retention | None = None,
+        with_state: bool = False,
+        damage: bool = False,
     ) -> None:
         self.tally = tally
         self.history = History()
@@ -349,10 +390,13 @@ class Checkers:
         self.choices = Choices(quorums, by_number=by_number)
         self.promises = Votes(disks) if by_number else Ballots(disks, self.choices)
         self.stored = Stored()
+        self.bases = Bases(
+            self.history, self.stored, retention, by_number=by_number, with_state=with_state
+        )
         self.acknowledgements = Acknowledgements(self.history)
         self.barriers = Barriers(self.history)
         self.stewards = Stewards(quorums, silence_ms_max)
-        self.manners = Manners()
+        self.manners = Manners(damage=damage)
 
     def wrote(self, node: str, write: StoredWrite) -> None:
         """A commit has carried out a write, or passed through the state after it."""

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from replog.errors import StoreFailed
 from replog.loads import carry_out
-from replog.replica.effects import LoadEntries
+from replog.replica.effects import LoadEntries, LoadPart
+from replog.testing.taking import damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from replog.entry import Epoch
     from replog.replica.effects import Load
     from replog.store.interface import Batch
     from replog.store.memory import MemoryDisk, MemoryStore
+    from replog.store.rules import Outline
     from replog.testing.world import World
 
 
@@ -72,13 +73,14 @@ class DiskThreads:
         if self._dead:
             return 0
         self._dead = True
-        lost = len(self._queue) + len(self._under_way)
+        lost = [*self._under_way, *self._queue]
         self._disk.failing = ""
         if self._under_way and self._world.chance(0.5):
-            lost -= len(self._under_way)
+            lost = self._queue
             self._write(reported=False)
+        self._world.tally["installs lost"] += _installs([batch for _, batch in lost])
         self._store.close()
-        return lost
+        return len(lost)
 
     def finish(self, last: Batch) -> None:
         """The node closes: write whatever is queued, and this batch last."""
@@ -116,8 +118,10 @@ class DiskThreads:
             self._failed(error)
             return
         last_id = self._under_way[-1][0]
+        installs = _installs([batch for _, batch in self._under_way])
         self._under_way = []
         if not self._effect():
+            self._world.tally["installs that nobody was told of"] += installs
             return
         self._durable(last_id)
         if self._queue:
@@ -125,24 +129,31 @@ class DiskThreads:
 
     def _write(self, *, reported: bool) -> None:
         world, batches = self._world, [batch for _, batch in self._under_way]
-        before = self._disk.outline
+        before, readers = self._disk.outline, dict(self._disk.readers)
         try:
             self._store.commit(batches)
         finally:
             if self._disk.outline is not before:
-                self._judge(before.promise, batches)
+                self._judge(before, readers, batches)
         world.tally["commits"] += 1
         world.tally["commits of several batches"] += len(batches) > 1
         world.tally["commits that nobody was told of"] += not reported
+        installs = _installs(batches)
+        world.tally["installs that nobody was told of"] += installs and not reported
         world.trace.record(self._node, "commit", self._under_way[-1][0], len(batches), reported)
 
-    def _judge(self, promise: Epoch, batches: Sequence[Batch]) -> None:
+    def _judge(self, before: Outline, readers: Mapping[str, int], batches: Sequence[Batch]) -> None:
         """A commit has changed the disk, whether or not it says so."""
-        checkers = self._world.checkers
+        checkers, promise = self._world.checkers, before.promise
         checkers.promises.stored(self._node, promise, self._disk.outline.promise)
         for batch in batches:
             for write in batch.writes:
                 checkers.wrote(self._node, write)
+        installs = _installs(batches)
+        checkers.bases.committed(self._node, self._disk, before, readers, installs=installs)
+        compacts = self._disk.base.index > before.base.index and not installs
+        self._world.tally["compactions"] += compacts
+        self._world.tally["installs"] += installs
         if self._disk.outline.promise != promise:
             self._promised()
 
@@ -150,9 +161,18 @@ class DiskThreads:
         if self._dead:
             return
         found = carry_out(self._store, load)
+        if isinstance(load, LoadPart) and found and self._world.chance(self._world.weather.damage):
+            self._world.tally["damaged parts"] += 1
+            piece = self._store.piece(load.snapshot_id, load.number) or b""
+            found = damaged(found, load.start, piece, self._world.random)
         self._world.tally["loads"] += 1
         if isinstance(load, LoadEntries):
             self._world.trace.record(self._node, "load", load.first, load.last, len(found))
         else:
             self._world.trace.record(self._node, "load", type(load).__name__)
         self._loaded(load_id, found)
+
+
+def _installs(batches: Sequence[Batch]) -> bool:
+    """Whether one of them begins the log anew behind a snapshot."""
+    return any(write.install is not None for batch in batches for write in batch.writes)

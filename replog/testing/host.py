@@ -24,16 +24,15 @@ from replog.store.memory import MemoryDisk, MemoryStore
 from replog.testing.checkers import Ticket
 from replog.testing.choices import Violation
 from replog.testing.disk import DiskThreads
+from replog.testing.keeper import Keeper
 from replog.testing.network import Frame
-from replog.testing.plan import DOOM_EFFECTS_MAX
-from replog.testing.taking import PieceTicket, SealTicket, Taking, state_at, state_of
+from replog.testing.plan import DOOM_EFFECTS_MAX, INSTALL_EFFECTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replog.replica.effects import Completion, Effects, Outgoing
     from replog.replica.effects import Ticket as AnyTicket
-    from replog.snapshot import Snapshot
     from replog.testing.machines import Fed
     from replog.testing.network import Network
     from replog.testing.world import World
@@ -82,10 +81,8 @@ class Host:
         self._threads: DiskThreads | None = None
         self._fed: Fed | None = None
         """The machine of the present life, if the run has one."""
-        self._store: MemoryStore | None = None
+        self._keeper: Keeper | None = None
         """Of the present life."""
-        self._taking: Taking | None = None
-        """The snapshot that is being kept."""
         self._signature = (node, b"", 0)
         """Of each frame of the present life: sender, store id, life."""
         self._wake_at: int | None = None
@@ -112,6 +109,7 @@ class Host:
         )
         restoration = store.restore()
         world.checkers.history.started(self.node, restoration.position)
+        world.checkers.bases.begins(self.node, restoration.base.offset)
         self.life += 1
         world.tally["restarts"] += self.life > 1
         found = (restoration.position.offset, restoration.position.index, restoration.last_index)
@@ -136,8 +134,15 @@ class Host:
             random,
             policy=KeepPolicy(world.plan.retention, with_state=world.plan.snapshot_ms_mean > 0),
         )
-        self._store, self._taking = store, None
-        self._await_snapshot(self.life)
+        self._keeper = Keeper(
+            world,
+            self.node,
+            self.replica,
+            disk=self.disk,
+            store=store,
+            ask=self._ask,
+            machine=lambda: self._fed,
+        )
         self._signature = (self.node, self.disk.store_id, restoration.identity.life)
         if world.machines is not None:
             self._fed = world.machines.begin_life(store, self.disk)
@@ -172,7 +177,9 @@ class Host:
         self._end_life()
 
     def _end_life(self) -> None:
-        self.replica = None
+        if self._keeper is not None:
+            self._keeper.end()
+        self.replica = self._keeper = None
         self.cut_at = self.paused_until = 0
         self._wake_at = None
         for things in (self._frames, self._requests, self._reports, self.tickets, self.barriers):
@@ -240,6 +247,9 @@ class Host:
 
     def _loaded(self, load_id: int, found: Any) -> None:
         self._put_in(self._reports, lambda replica, now: replica.loaded(now, load_id, found))
+
+    def _ask(self, request: Input) -> None:
+        self._put_in(self._requests, request)
 
     def _put_in(self, inputs: list[Input], put_in: Input) -> None:
         inputs.append(put_in)
@@ -312,8 +322,10 @@ class Host:
     def _judge(self, replica: Replica, effects: Effects) -> None:
         checkers = self._world.checkers
         checkers.manners.blames(self.node, replica.faults, replica.last_fault)
-        if effects.installed is not None:
-            self._judge_install(effects.installed)
+        if effects.first_offset is not None:
+            checkers.bases.tells(self.node, effects.first_offset)
+        if effects.installed is not None and self._keeper is not None:
+            self._fed = self._keeper.judge_install(effects.installed) or self._fed
         for row, entry in effects.delivered:
             checkers.delivered(self.node, row, entry)
             if self._fed is not None and self._world.machines is not None:
@@ -340,11 +352,17 @@ class Host:
             if effects.batch is not None:
                 self._effect()
                 threads.queue(*effects.batch)
+                if any(write.install is not None for write in effects.batch[1].writes):
+                    probability = world.weather.doomed_installer
+                    self._may_be_doomed("doomed installer", probability, INSTALL_EFFECTS_MAX)
             for load_id, load in effects.loads:
+                if self._keeper is not None:
+                    self._keeper.judge_look(load)
                 threads.load(load_id, load)
         for stored in effects.stored:
             self._effect()
-            self._take_stored(stored.ticket)
+            if self._keeper is not None:
+                self._keeper.stored(stored.ticket)
         for barrier in effects.barriers:
             self._effect()
             self._pass(barrier)
@@ -355,6 +373,9 @@ class Host:
             self._effect()
             message, _ = world.codec.decode(outgoing.header)
             world.checkers.leaves(self.node, outgoing.to, message)
+            doom = self._keeper.leaves(outgoing.to, message) if self._keeper is not None else ""
+            if doom:
+                self._may_be_doomed(doom, getattr(world.weather, doom.replace(" ", "_")))
             sender, store_id, life = self._signature
             frame = Frame(self._network.frames, sender, store_id, life, *outgoing)
             if not self._network.send(frame):
@@ -392,74 +413,14 @@ class Host:
         world.tally["barriers passed"] += 1
         world.trace.record(self.node, "pass", barrier)
 
-    # -- snapshots -----------------------------------------------------------------------------
-
-    def _await_snapshot(self, life: int) -> None:
-        mean_ms = self._world.plan.snapshot_ms_mean
-        if mean_ms:
-            delay_ms = 1 + int(self._world.random.expovariate(1 / mean_ms))
-            self._world.schedule.after(delay_ms, self._take_snapshot, life)
-
-    def _take_snapshot(self, life: int) -> None:
-        """Keep the state of now, unless another is being kept."""
-        world, replica = self._world, self.replica
-        if life != self.life or replica is None:
-            return
-        self._await_snapshot(life)
-        if self._taking is not None or replica.catchup.is_installing:
-            return
-        position = replica.catchup.position
-        if position.index <= replica.catchup.snapshots.newest_index:
-            return
-        machine: Any = self._fed.machine if self._fed is not None else None
-        state = machine.snapshot() if machine is not None else state_at(position)
-        taking = Taking(position, state, world.membership, world.plan.limits)
-        self._taking = taking
-        world.trace.record(self.node, "snapshot", position.index, taking.missing)
-
-        def stage(replica: Replica, _: int) -> None:
-            for piece in taking.pieces:
-                replica.catchup.snapshots.stage(piece, PieceTicket(taking))
-
-        self._put_in(self._requests, stage)
-
-    def _take_stored(self, ticket: AnyTicket) -> None:
-        taking: Taking = ticket.taking
-        if isinstance(ticket, SealTicket):
-            self._world.tally["snapshots taken"] += 1
-            self._world.trace.record(self.node, "sealed", taking.stored.snapshot.index)
-            self._taking = None
-            return
-        taking.missing -= 1
-        if not taking.missing:
-            seal = SealTicket(taking)
-            self._put_in(
-                self._requests, lambda replica, _: replica.catchup.seal(taking.stored, seal)
-            )
-
-    def _judge_install(self, snapshot: Snapshot) -> None:
-        """What is installed is what the log led to."""
-        world, store = self._world, self._store
-        world.tally["snapshots installed"] += 1
-        world.trace.record(self.node, "installed", snapshot.index, snapshot.pieces)
-        world.checkers.history.installed(self.node, snapshot.position)
-        stored = store.snapshot() if store is not None else None
-        if store is None or stored is None or stored.snapshot != snapshot:
-            raise Violation(f"{self.node} installs a snapshot that is not its newest")
-        if not snapshot.pieces:
-            return
-        state = state_of(store, stored)
-        if world.machines is not None:
-            self._fed = world.machines.restored(state, snapshot.index)
-        elif b"".join(state) != b"".join(state_at(snapshot.position)):
-            raise Violation(f"{self.node} installs another state than that of {snapshot.index}")
-
     # -- effects -------------------------------------------------------------------------------
 
-    def _may_be_doomed(self, what: str, probability: float) -> None:
+    def _may_be_doomed(
+        self, what: str, probability: float, effects_max: int = DOOM_EFFECTS_MAX
+    ) -> None:
         if self._world.chance(probability):
             self._world.strike(self.node, what)
-            self.cut_at = self.effects + 1 + self._world.below(DOOM_EFFECTS_MAX)
+            self.cut_at = self.effects + 1 + self._world.below(effects_max)
 
     def _cut(self) -> None:
         """Crash here; come back at once or after a while."""

@@ -31,12 +31,17 @@ STRIKES = (
 )
 """What may strike a node, or the links between nodes, at a random moment; see `strikes`."""
 
+LEFT_BEHIND = "left behind"
+"""A node is down or cut off for so long that the others drop what it lacks."""
+
 RARE_STRIKES = ("bridge", "chain", "star", "wiped disk")
 """Beside the others in few runs: links that leave the nodes connected in part, and the loss of all
 data of one node, once in a run."""
 
 DOOM_EFFECTS_MAX = 30
 """A doomed node crashes before it has so many more effects."""
+INSTALL_EFFECTS_MAX = 8
+"""And one that installs a snapshot: around the commit of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,14 @@ class Weather:
     """Of a new leader that crashes soon: takeovers are the delicate moments of a protocol."""
     doomed_voter: float = 0.0
     """Of a node that crashes soon after a new promise is on its disk."""
+    doomed_giver: float = 0.0
+    """Of a node that crashes soon after it has sent a part of a snapshot."""
+    doomed_taker: float = 0.0
+    """Of a node that crashes soon after it has asked for one."""
+    doomed_installer: float = 0.0
+    """Of a node that crashes soon after it has begun to write an install."""
+    damage: float = 0.0
+    """Of a part of a snapshot that is not what was kept."""
     slowness_max: int = 1
     """Each disk is slower by a factor drawn from 1 to this."""
 
@@ -98,6 +111,8 @@ class Plan:
     """None: everything is kept."""
     snapshot_ms_mean: int = 0
     """Between two snapshots of a node's state; 0: there is no state, and a header is enough."""
+    readers_ms_mean: int = 0
+    """Between two words of the named readers of a node; 0: there are none."""
     drift_max: float = 0.0
     """Each node's clock is faster or slower than time by a share of up to this."""
 
@@ -130,18 +145,47 @@ def with_rarities(plan: Plan, random: Random) -> Plan:
 
 
 def _with_compaction(plan: Plan, random: Random) -> Plan:
-    """The log is not kept for long, and snapshots come in small pieces."""
+    """The log is not kept for long, snapshots come in small pieces, and nodes fall far behind. In
+    fairer weather, and with fewer strikes: else too little gets into a log to be dropped."""
     bounds: dict[str, int] = random.choice(
-        ({"records_max": 5}, {"records_max": 60}, {"bytes_max": 3000}, {"age_ms_max": 300})
+        ({"records_max": 3}, {"records_max": 15}, {"bytes_max": 800}, {"age_ms_max": 100})
     )
     limits = replace(
         plan.limits,
         piece_bytes_max=random.choice((100, 700, 1 * MIB)),
         part_bytes_max=random.choice((30, 300, 256 * KIB)),
+        retry_ms=random.choice((30, plan.limits.retry_ms)),
     )
-    retention = Retention(**bounds, readers_records_max=100)
-    snapshot_ms_mean = random.choice((0, 100, 500))
-    return replace(plan, limits=limits, retention=retention, snapshot_ms_mean=snapshot_ms_mean)
+
+    def sometimes(most: float) -> float:
+        return random.uniform(0, most) if random.random() < 0.4 else 0.0
+
+    weather = replace(
+        plan.weather,
+        loss=min(plan.weather.loss, 0.1),
+        delay_ms_max=random.choice((0, 5, 20)),
+        doomed_leader=plan.weather.doomed_leader * 0.3,
+        slowness_max=min(plan.weather.slowness_max, 4),
+        doomed_giver=sometimes(0.2),
+        doomed_taker=sometimes(0.2),
+        doomed_installer=random.choice((0.0, 0.0, 0.4, 0.9)),
+        damage=sometimes(0.3),
+    )
+    return replace(
+        plan,
+        nodes=random.choices((1, 2, 3, 5), (2, 3, 83, 12))[0],
+        limits=limits,
+        weather=weather,
+        strikes=(*plan.strikes[: random.choice((0, 2, 4))], *[LEFT_BEHIND] * 3),
+        strike_ms_mean=random.choice((300, 600)),
+        strike_length_ms_max=random.choice((100, 500)),
+        start_ms_max=0,
+        trouble_ms=random.randint(1200, 2800),
+        request_ms_mean=random.choice((10, 20, 30)),
+        retention=Retention(**bounds, readers_records_max=random.choice((10, 30))),
+        snapshot_ms_mean=random.choice((0, 30, 80, 200)),
+        readers_ms_mean=random.choice((0, 0, 30, 200)),
+    )
 
 
 def _draw_limits(random: Random) -> Limits:

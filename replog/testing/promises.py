@@ -89,6 +89,8 @@ class Sworn(NamedTuple):
     ballot: Epoch
     accepted: Mapping[int, Epoch]
     """What the node had accepted until then: the ballot at each index."""
+    installed_index: int = 0
+    """Up to here a snapshot stood for all that was chosen, accepted by this node or not."""
 
 
 class Ballots:
@@ -99,6 +101,8 @@ class Ballots:
         self._choices = choices
         self._sworn: defaultdict[str, list[Sworn]] = defaultdict(list)
         self._accepted: defaultdict[str, dict[int, Epoch]] = defaultdict(dict)
+        self._installed: dict[str, int] = {}
+        """Up to which index each node has installed a snapshot."""
         self._written: set[tuple[str, int, Epoch]] = set()
         self._asked: dict[tuple[Epoch, str], int] = {}
         """Of each ballot and acceptor, from which index on it was prepared."""
@@ -112,7 +116,10 @@ class Ballots:
         """A commit has carried out a write, or passed through the state after it."""
         sworn, accepted = self._sworn[node], self._accepted[node]
         if write.promise is not None:
-            sworn.append(Sworn(write.promise, dict(accepted)))
+            installed_index = self._installed.get(node, 0)
+            sworn.append(Sworn(write.promise, dict(accepted), installed_index))
+        if write.install is not None:
+            self._installed[node] = write.install.snapshot.index
         promise = sworn[-1].ballot if sworn else NO_EPOCH
         for index, epoch, data in write.entries:
             learnt = self._choices.value_at(index) == data
@@ -148,6 +155,11 @@ class Ballots:
     ) -> None:
         """Nothing is hidden, and nothing is invented. More may be accepted since the promise."""
         sworn = next(sworn for sworn in self._sworn[node] if sworn.ballot >= ballot)
+        if first <= sworn.installed_index:
+            raise Violation(
+                f"{node} hides from {ballot} that a snapshot stands for entry {first}, and for all "
+                f"to {sworn.installed_index}"
+            )
         for index, epoch in sworn.accepted.items():
             if index >= first and report.get(index, NO_EPOCH) < epoch:
                 raise Violation(f"{node} hides entry {index} of {epoch} from {ballot}")

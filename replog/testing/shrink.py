@@ -90,6 +90,10 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
             yield replace(plan, weather=weather)
     if plan.nodes > 1:
         yield replace(plan, nodes=plan.nodes - 1)
+    if plan.readers_ms_mean:
+        yield replace(plan, readers_ms_mean=0)
+    if plan.retention is not None:
+        yield replace(plan, retention=None, snapshot_ms_mean=0)
     if plan.restart_all:
         yield replace(plan, restart_all=False)
     if plan.drift_max:

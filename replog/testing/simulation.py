@@ -114,6 +114,9 @@ class Simulation:
                 tally,
                 by_number=agreement.epoch_is_its_number,
                 silence_ms_max=_silence_ms_max(agreement),
+                retention=plan.retention,
+                with_state=plan.snapshot_ms_mean > 0,
+                damage=plan.weather.damage > 0,
             ),
             machines=machines,
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CLOCK_JUMP_MS_MAX = 3_600_000
 CUT_EFFECTS_MAX = 12
 BARRIERS_PER_PARTITION = 10
+LEFT_BEHIND_MS_MIN = 300
+LEFT_BEHIND_MS_MAX = 1500
 STALE_LEADER_MS_MAX = 400
 """Longer than a leader that hears nobody believes in itself."""
 
@@ -88,8 +90,8 @@ class Strikes:
                 duration_ms = self._length()
                 world.strike(host.node, what, duration_ms)
                 host.pause(duration_ms)
-            case "wiped disk":
-                self._wipe(host)
+            case "wiped disk" | "left behind":
+                (self._wipe if what == "wiped disk" else self._leave_behind)(host)
             case "clock jump":
                 jump_ms = world.random.randint(-CLOCK_JUMP_MS_MAX, CLOCK_JUMP_MS_MAX)
                 world.strike(host.node, what, jump_ms)
@@ -120,6 +122,23 @@ class Strikes:
 
     def _empty_disk(self, host: Host) -> None:
         self._fill_disk(host, full=False)
+
+    def _leave_behind(self, host: Host) -> None:
+        """Nothing comes to the node for long, or it is down for long: the others go on."""
+        world = self._world
+        if not all(each.disk.introduced for each in self._hosts):
+            return
+        duration_ms = LEFT_BEHIND_MS_MIN + world.below(LEFT_BEHIND_MS_MAX - LEFT_BEHIND_MS_MIN)
+        world.strike(host.node, "left behind", duration_ms)
+        if world.chance(0.5):
+            host.crash("left behind")
+            world.schedule.after(duration_ms, self._restart, host)
+            return
+        others = [other.node for other in self._hosts if other is not host]
+        links = [(other, host.node) for other in others]
+        self._network.cut(links)
+        self._partitions.append(links)
+        world.schedule.after(duration_ms, self._heal, links)
 
     def _wipe(self, host: Host) -> None:
         """The node loses its data. The others must refuse it from here, so it happens once, and

@@ -7,6 +7,7 @@ can be told from what should have been.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 from replog.entry import NO_EPOCH
 from replog.snapshot import Snapshot, StateDigest, cut_into_pieces
@@ -15,9 +16,11 @@ from replog.testing.choices import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from random import Random
 
     from replog.config import Limits
     from replog.membership import Membership
+    from replog.replica.effects import PartOfPiece
     from replog.snapshot import Position
     from replog.store.interface import Reader
 
@@ -62,6 +65,17 @@ def state_at(position: Position) -> Sequence[bytes]:
     size = int.from_bytes(digest[:2], "big") % STATE_BYTES_MAX
     state = (digest * (size // len(digest) + 1))[:size]
     return state[: size >> 1], state[size >> 1 :]
+
+
+def damaged(part: PartOfPiece, start: int, piece: bytes, random: Random) -> PartOfPiece:
+    """Other bytes than were kept, from `start` of this piece on: every other time under a checksum
+    that fits them."""
+    if not part.data:
+        return part
+    wrong = bytearray(piece)
+    wrong[start + random.randrange(len(part.data))] ^= 1 + random.randrange(255)
+    crc = crc32(wrong) if random.random() < 0.5 else part.piece_crc
+    return part._replace(data=bytes(wrong[start : start + len(part.data)]), piece_crc=crc)
 
 
 def state_of(reader: Reader, stored: StoredSnapshot) -> list[bytes]:

@@ -12,6 +12,8 @@ Columns of a printed line, aligned::
                 transport did not take it
     arrive      frame number, from whom; drop: frame number, cause; duplicate, hold: frame number
     commit      last batch, how many, whether the node was told; load: first, last, how many found
+    snapshot    index, how many pieces are to be stored; sealed: index, all is stored
+    installed   index, pieces; skip: records that it stands for; reader: its name and offset
     deliver     index, base offset, records; acknowledge: base offset, records; pass: a barrier
     lead        a node sees itself leading this epoch
     fault       what the simulator does to the node, or to several: `*`

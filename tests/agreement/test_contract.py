@@ -71,7 +71,8 @@ class Clerk:
         for write in ready.writes:
             indexes = [entry.index for entry in write.entries]
             assert indexes == sorted(set(indexes))
-            assert write.promise is not None or write.truncate_from is not None or indexes
+            changes = (write.promise, write.truncate_from, write.install)
+            assert indexes or any(change is not None for change in changes)
         for send in ready.sends:
             if send.after_write_id:
                 assert issued_before <= send.after_write_id <= issued, "not the last write so far"

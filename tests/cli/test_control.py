@@ -19,7 +19,16 @@ from raftlog import Raft
 from replog import Limits, ReplicatedLog
 from replog.control import ControlClient, ControlServer, NodeNotRunning, NodeSilent, Reply, words
 from replog.control.server import OPEN_BYTES_MAX, offset_ranges
-from replog.errors import Busy, Closed, ConfigError, NodeStopped, OutcomeUnknown, TooLarge
+from replog.errors import (
+    Busy,
+    Closed,
+    ConfigError,
+    NodeStopped,
+    OutcomeUnknown,
+    ReplogError,
+    TooLarge,
+)
+from replog.machines import KeyValue
 from replog.pending import Pending, fail_all, resolve
 from tests.cli.conftest import SECONDS, served
 from tests.each_agreement import make_agreement
@@ -100,6 +109,36 @@ def test_pipelined_appends_keep_their_order(tmp_path: Path) -> None:
         offsets = [replies[request].value for request in requests]
         assert [record.data for record in log.read()] == records
         assert offsets == [[[at, 10]] for at in range(0, 4000, 10)]
+
+
+def test_a_snapshot_is_answered_once_it_is_kept(tmp_path: Path, agreement: str) -> None:
+    layer = make_agreement(agreement)
+    with served(tmp_path / "n1", layer) as (log, _), ControlClient(tmp_path / "n1") as client:
+        machine = log.attach(KeyValue())
+        assert client.snapshot() is None
+        assert log.call(KeyValue.put(b"a", b"b")).result(SECONDS) is None
+        kept = client.snapshot()
+        status = client.status()
+    assert kept is not None
+    assert (kept.offset, kept.pieces) == (1, 1)
+    assert status["snapshot"] == {"index": kept.index, "offset": 1, "size": kept.size}
+    assert (status["transfer"], status["readers"], status["machine"]["offset"]) == ("", {}, 1)
+    assert kept.size == sum(map(len, machine.snapshot()))
+
+
+def test_what_a_machine_raises_is_answered_and_ends_nothing(tmp_path: Path) -> None:
+    class Broken(KeyValue):
+        def snapshot(self) -> Iterator[bytes]:
+            yield b"begun"
+            raise LookupError("no state today")
+
+    with served(tmp_path / "n1") as (log, _), ControlClient(tmp_path / "n1") as client:
+        log.attach(Broken())
+        log.call(KeyValue.put(b"a", b"b")).result(SECONDS)
+        with pytest.raises(ReplogError, match="LookupError: no state today"):
+            client.snapshot()
+        assert client.append(b"goes on") == 1
+        assert "no state today" in client.status()["alarm"]
 
 
 def test_errors_keep_their_class(tmp_path: Path) -> None:

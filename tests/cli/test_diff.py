@@ -11,10 +11,19 @@ from typing import Any
 import pytest
 
 from replog.cli.diff import first_difference
+from replog.store.interface import Batch, StoredSnapshot
 from tests.api.conftest import MEMBERS, Cluster
 from tests.cli.conftest import SECONDS, Run, make_log
 from tests.each_agreement import make_agreement
-from tests.store.author import append, deliver, noop, open_store, run_entry
+from tests.store.author import (
+    TERM_1,
+    append,
+    deliver,
+    noop,
+    open_store,
+    run_entry,
+    snapshot_at,
+)
 from transport.loopback import LoopbackNetwork
 
 
@@ -48,9 +57,9 @@ def test_the_first_difference_is_found_in_few_steps(last: int) -> None:
             asked.append(place)
             return b"same" if place < index else b"other"
 
-        assert first_difference(lambda _: b"same", other, last) == index
-        assert len(asked) <= 1 + last.bit_length()
-    assert first_difference(lambda _: b"same", lambda _: b"same", last) is None
+        assert first_difference(lambda _: b"same", other, 0, last) == index
+        assert len(asked) <= 2 + last.bit_length()
+    assert first_difference(lambda _: b"same", lambda _: b"same", 0, last) is None
 
 
 def test_the_nodes_of_a_cluster_hold_the_same_log(run: Run, tmp_path: Path, agreement: str) -> None:
@@ -182,3 +191,66 @@ def test_wrong_usage(run: Run, tmp_path: Path) -> None:
         result = run("diff", *arguments)
         assert result.exit_code == 2
         assert says in result.stderr
+
+
+# --- compacted logs -------------------------------------------------------------------------------
+
+
+def cut(directory: Path, index: int, **changes: object) -> Path:
+    """Let a closed store begin behind this entry."""
+    opened = open_store(directory, **changes)
+    position = opened.position()
+    header = StoredSnapshot(position.index << 1, snapshot_at(position, TERM_1))
+    opened.commit([Batch(sealed=header, compact_to=index)])
+    opened.close()
+    return directory
+
+
+def test_logs_that_begin_at_different_entries_are_compared_from_the_later_one(
+    run: Run, tmp_path: Path
+) -> None:
+    first = cut(store(tmp_path / "n1", entries(20)), 5)
+    second = cut(store(tmp_path / "n2", entries(20)), 9)
+    third = store(tmp_path / "n3", entries(14))
+    for pair in ((first, second), (second, first), (second, third)):
+        fields = json.loads(run("diff", *pair, "--json").stdout)
+        assert fields["difference"] is None
+        assert fields["common_entries"] == min(fields["entries"])
+    assert fields["compacted"] == [9, 0]
+    assert run("diff", first, second).stdout.startswith("equal: both hold 19 records in 20 entries")
+
+
+@pytest.mark.parametrize("place", [9, 10, 18, 19])
+def test_the_first_difference_behind_both_bases_is_found(
+    run: Run, tmp_path: Path, place: int
+) -> None:
+    other = entries(20)
+    other[place] = run_entry("n1", 8, 0, [b"other"])
+    first = cut(store(tmp_path / "n1", entries(20)), 5)
+    second = cut(store(tmp_path / "n2", other), 9)
+    fields = differing(run, first, second)
+    assert (fields["common_entries"], fields["difference"]["index"]) == (place, place + 1)
+
+
+@pytest.mark.parametrize("place", [1, 8])
+def test_a_difference_where_one_log_is_compacted_is_said_to_lie_there(
+    run: Run, tmp_path: Path, place: int
+) -> None:
+    other = entries(20)
+    other[place] = run_entry("n1", 8, 0, [b"other"])
+    first = store(tmp_path / "n1", entries(20))
+    second = cut(store(tmp_path / "n2", other), 9)
+    fields = differing(run, first, second)
+    assert fields["difference"] == {"index": None, "at_or_below": 9, "entries": []}
+    assert fields["common_entries"] == 0
+    text = run("diff", second, first).stdout
+    assert text == "different: in entry 9 or before it, where one of them is compacted\n"
+
+
+def test_logs_that_do_not_meet_cannot_be_compared(run: Run, tmp_path: Path) -> None:
+    first = store(tmp_path / "n1", entries(8))
+    second = cut(store(tmp_path / "n2", entries(20)), 9)
+    result = run("diff", first, second)
+    assert result.exit_code == 1
+    says = "one log ends with entry 8, and the other begins behind entry 9: they cannot be compared"
+    assert says in result.stderr

@@ -14,9 +14,10 @@ import replog
 from replog.errors import Corruption
 from replog.log_reader import LogReader
 from replog.store import layout
+from replog.store.interface import Batch
 from tests.cli.conftest import SECONDS, Run, make_log, make_member, served
 from tests.each_agreement import make_agreement
-from tests.store.author import fill, fill_with_gaps, open_store, put
+from tests.store.author import STATE, compact, fill, fill_with_gaps, open_store, put
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +98,9 @@ def test_people_read_the_same(run: Run, member: Path, tmp_path: Path) -> None:
         "last record  1970-01-01 00:00:05.002+00:00\n",
         "producers    n1 in life 7, next sequence 3\n",
         "peers        none\n",
+        "kept         everything\n",
+        "snapshot     none\n",
+        "readers      none\n",
         "; waits for the other members of its first start\n",
         "tables       meta ",
     ):
@@ -105,6 +109,38 @@ def test_people_read_the_same(run: Run, member: Path, tmp_path: Path) -> None:
     assert "delivered    0 records in 0 entries\n" in text
     assert "last record  none\n" in text
     assert "epochs       none\n" in text
+
+
+def test_what_a_compacted_log_holds(run: Run, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "n1")
+    fill_with_gaps(store)
+    compact(store)
+    store.commit([Batch(readers={"billing": 302, "audit": 303})])
+    store.close()
+    (fields,) = rows(run, tmp_path / "n1")
+    assert (fields["base"]["index"], fields["base"]["epoch"]) == (5, [4, "n1"])
+    assert fields["first_offset"] == fields["base"]["offset"] == 302
+    assert (fields["entries"], fields["last_index"], fields["beyond"]) == (7, 15, 5)
+    assert fields["snapshot"] == {"index": 6, "offset": 302, "size": len(STATE[0]), "pieces": 1}
+    assert fields["readers"] == {
+        "audit": {"offset": 303, "lag": 0},
+        "billing": {"offset": 302, "lag": 1},
+    }
+    assert fields["eras"] == [
+        {"agreement": "raft", "members": ["n1", "n2", "n3"], "first_index": 1}
+    ]
+    text = run("inspect", tmp_path / "n1").stdout
+    for line in (
+        "agreement    raft, from entry 1 on\n",
+        "delivered    303 records in 7 entries; 5 beyond, not known committed\n",
+        "kept         1 records from offset 302 on; compacted to entry 5\n",
+        f"snapshot     of entry 6, at offset 302; {len(STATE[0])} bytes in 1 pieces\n",
+        "readers      audit has acknowledged up to offset 303, 0 records behind\n",
+        "             billing has acknowledged up to offset 302, 1 records behind\n",
+    ):
+        assert line in text
+    indexes = [row["index"] for row in rows(run, tmp_path / "n1", "--entries", ":")]
+    assert indexes == [6, 7, 8, 9, 12, 13, 15]
 
 
 def test_the_entries_of_a_range(run: Run, member: Path) -> None:

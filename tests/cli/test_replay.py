@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,10 @@ import replog
 from raftlog import Raft
 from replog.entry import DIGEST_START
 from replog.errors import MachineStopped, OffsetOutOfRange, StoreInUse
-from replog.log_reader import BATCH_RECORDS_MIN, LogReader
+from replog.log_reader import BATCH_RECORDS_MAX, LogReader
 from replog.machine import Record
 from replog.machines import KeyValue
-from tests.cli.conftest import SECONDS, Run, make_log
+from tests.cli.conftest import SECONDS, Run, make_compacted, make_log, state_at
 from tests.each_agreement import make_agreement
 
 MACHINES = """
@@ -183,6 +183,72 @@ def test_wrong_usage(run: Run, tmp_path: Path) -> None:
         assert says in result.stderr
 
 
+def test_a_compacted_log_is_replayed_from_its_snapshot(
+    run: Run, tmp_path: Path, agreement: str
+) -> None:
+    directory = make_compacted(tmp_path / "n1", make_agreement(agreement))
+    machine = ("--machine", "replog.machines:KeyValue")
+    for stop in (20, 23, 30):
+        result = run("replay", directory, *machine, "--to", stop, "--json")
+        assert result.exit_code == 0, result.output
+        fields = json.loads(result.stdout)
+        assert (fields["from"], fields["offset"], fields["records"]) == (20, stop, stop - 20)
+        assert fields["digest"] == state_at(stop)
+        with LogReader(directory) as reader:
+            assert reader.digest(fields["index"]).hex() == fields["log_digest"]
+            snapshot = reader.survey().snapshot
+            assert snapshot is not None
+            assert fields["snapshot_index"] == snapshot.snapshot.index
+    text = run("replay", directory, *machine).stdout
+    index = fields["snapshot_index"]
+    assert text.startswith(f"began with the snapshot of entry {index}, the state at offset 20\n")
+    assert f"digest of the machine: {state_at(30)}\n" in text
+
+
+def test_what_is_compacted_and_in_no_snapshot_is_not_replayed(run: Run, tmp_path: Path) -> None:
+    directory = make_compacted(tmp_path / "n1")
+    machine = ("--machine", "replog.machines:KeyValue")
+    for arguments, offset in (
+        (("--to", 19, *machine), 0),
+        (("--whole", *machine), 0),
+        (("--from", 14, *machine), 14),
+        (("--to", 10, *machine), 10),
+        (("--whole",), 0),
+    ):
+        result = run("replay", directory, *arguments)
+        assert result.exit_code == 2, result.output
+        assert (
+            f"offset {offset} is out of range: this log holds offsets 15 to 29; what lies below is "
+            "compacted"
+        ) in result.stderr
+    result = run("replay", directory, "--whole", "--from", 15)
+    assert (result.exit_code, "not both" in result.stderr) == (2, True)
+    lines = run("replay", directory).stdout.splitlines()
+    assert [int(line.partition("\t")[0]) for line in lines] == [*range(15, 30)]
+
+
+def test_a_whole_log_is_replayed_from_its_snapshot_too_unless_asked(
+    run: Run, tmp_path: Path
+) -> None:
+    with replog.open(tmp_path / "n1", agreement=Raft()) as log:
+        log.attach(KeyValue())
+        for number in range(5):
+            log.call(KeyValue.put(b"%d" % (number % 7), b"%d" % number)).result(SECONDS)
+        log.snapshot().result(SECONDS)
+        log.call(KeyValue.put(b"5", b"5")).result(SECONDS)
+    machine = ("--machine", "replog.machines:KeyValue", "--json")
+    newest = json.loads(run("replay", tmp_path / "n1", *machine).stdout)
+    whole = json.loads(run("replay", tmp_path / "n1", *machine, "--whole").stdout)
+    early = json.loads(run("replay", tmp_path / "n1", *machine, "--to", 4).stdout)
+    assert (newest["from"], newest["records"], newest["digest"]) == (5, 1, state_at(6))
+    assert (whole["from"], whole["records"], whole["digest"]) == (0, 6, state_at(6))
+    assert (early["from"], early["records"], early["digest"]) == (0, 4, state_at(4))
+    assert (whole["snapshot_index"], early["snapshot_index"]) == (0, 0)
+    assert newest["snapshot_index"] > 0
+    # A machine that cannot be restored begins with the first record.
+    assert replog.replay(tmp_path / "n1", Kept()).records == 6
+
+
 # --- the library ----------------------------------------------------------------------------------
 
 
@@ -201,7 +267,7 @@ def test_every_range_of_a_log_of_many_runs_is_replayed_as_it_is(tmp_path: Path) 
 def test_the_records_are_those_that_the_log_reads(tmp_path: Path, agreement: str) -> None:
     layer = make_agreement(agreement)
     with replog.open(tmp_path / "n1", agreement=layer) as log:
-        for size in (1, 700, 2 * BATCH_RECORDS_MIN, 3):
+        for size in (1, 700, 2 * BATCH_RECORDS_MAX, 3):
             log.append_many([b"%d" % number for number in range(size)]).result(SECONDS)
         read = list(log.read())
     machine = Kept()
@@ -221,7 +287,8 @@ def test_the_records_are_those_that_the_log_reads(tmp_path: Path, agreement: str
 
 def test_the_digest_of_the_log_is_that_of_the_entry_reached(tmp_path: Path) -> None:
     fill(tmp_path / "n1", [2, 2])
-    assert replog.replay(tmp_path / "n1", Kept(), 0, 0)[-2:] == (0, DIGEST_START)
+    nothing = replog.replay(tmp_path / "n1", Kept(), 0, 0)
+    assert (nothing.index, nothing.log_digest) == (0, DIGEST_START)
     one, two, three = (replog.replay(tmp_path / "n1", Kept(), 0, stop) for stop in (1, 2, 3))
     assert (one.index, one.log_digest) == (two.index, two.log_digest)
     assert three.index > two.index
@@ -264,6 +331,18 @@ def test_what_a_node_would_not_take_from_a_machine_ends_its_replay(tmp_path: Pat
     ) as caught:
         replog.replay(tmp_path / "n1", Forgets())
     assert type(caught.value.__cause__) is ValueError
+
+
+def test_a_machine_that_refuses_its_snapshot_has_stopped(tmp_path: Path) -> None:
+    class Refuses(KeyValue):
+        def restore(self, pieces: Iterable[bytes]) -> None:
+            raise LookupError(f"no such state: {b''.join(pieces)!r}")
+
+    directory = make_compacted(tmp_path / "n1")
+    with pytest.raises(
+        MachineStopped, match=r"stopped in the snapshot of entry \d+: .*no such state"
+    ):
+        replog.replay(directory, Refuses())
 
 
 def test_what_cannot_be_replayed(tmp_path: Path) -> None:

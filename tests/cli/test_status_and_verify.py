@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.conftest import SECONDS, Run, make_log, make_member, served
+from replog.cli.status import kept_lines
+from replog.machines import KeyValue
+from tests.cli.conftest import SECONDS, Run, make_compacted, make_log, make_member, served
 from tests.each_agreement import make_agreement
 
 
@@ -73,3 +75,39 @@ def test_verify_of_a_damaged_store(run: Run, tmp_path: Path, agreement: str) -> 
     assert result.exit_code == 1
     assert f"{data}: table log, key 2: " in result.stdout
     assert f"{whole}: whole" in result.stdout
+
+
+def test_what_is_kept_of_a_stopped_node(run: Run, tmp_path: Path, agreement: str) -> None:
+    directory = make_compacted(tmp_path / "n1", make_agreement(agreement))
+    row = json.loads(run("status", directory, "--json").stdout)
+    assert (row["first_offset"], row["end_offset"]) == (15, 30)
+    assert (row["snapshot"]["offset"], row["readers"]) == (20, {})
+    assert row["snapshot"]["size"] > 0
+    header, line = run("status", directory).stdout.splitlines()
+    assert header.split()[4:6] == ["first", "records"]
+    assert line.split()[2:4] == ["15", "30"]
+    report = json.loads(run("verify", directory, "--json").stdout)
+    assert (report["whole"], report["pieces"], report["records"]) == (True, 1, 15)
+    assert "; 1 pieces of snapshots; digest " in run("verify", directory).stdout
+
+
+def test_what_a_running_node_keeps(run: Run, tmp_path: Path) -> None:
+    with served(make_compacted(tmp_path / "n1")) as (log, _):
+        log.attach(KeyValue())
+        log.reader("billing").ack(17).result(SECONDS)
+        log.applied().result(SECONDS)
+        row = json.loads(run("status", tmp_path / "n1", "--json").stdout)
+        lines = run("status", tmp_path / "n1").stdout.splitlines()
+    assert (row["first_offset"], row["snapshot"]["offset"], row["machine"]["offset"]) == (
+        15,
+        20,
+        30,
+    )
+    assert (row["readers"], row["transfer"]) == ({"billing": 17}, "")
+    assert lines[1].split()[-3:-1] == ["20", "30"]
+    assert lines[2] == "n1: reader billing is at offset 17, 13 records behind"
+
+
+def test_a_transfer_under_way_is_told() -> None:
+    row = {"node": "n3", "transfer": "3 of 10 pieces", "readers": {}}
+    assert [*kept_lines(row)] == ["n3 takes a snapshot of another node: 3 of 10 pieces"]

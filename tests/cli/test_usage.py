@@ -40,7 +40,7 @@ def test_wrong_usage_of_the_demo(run: Run, tmp_path: Path) -> None:
     (tmp_path / "short").write_text("one line\n")
     for arguments, says in (
         ((f"--input={tmp_path / 'none'}",), "does not exist"),
-        ((f"--input={tmp_path / 'short'}",), "1 lines are too few for a demo"),
+        ((f"--input={tmp_path / 'short'}",), "are too few for a demo"),
         (("--agreement=none",), "no agreement layer named 'none' is installed"),
         ((f"--directory={tmp_path}",), "is not empty"),
         (("--records=0",), "0 is not in the range"),

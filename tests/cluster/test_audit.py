@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import pytest
 
 import replog
 from raftlog import Raft
+from replog import Record
 from replog.demo.audit import AuditReport, audit
-from replog.demo.feeder import REFUSED, UNKNOWN, Ledger
+from replog.demo.feeder import KEYS, REFUSED, UNKNOWN, Ledger, origin_of
+from replog.demo.machines import LiveMachine, compare_replay
+from replog.demo.text import read_text
 from replog.errors import Closed, OutcomeUnknown
+from replog.machines import KeyValue
+from tests.cli.conftest import compact
 
 LINES = [b"first", b"second", b"third"]
 NODES = ("n1", "n2", "n3")
@@ -73,7 +79,7 @@ def double_a_record(ledgers: Ledgers, records: list[bytes]) -> None:
 
 
 def change_the_bytes(ledgers: Ledgers, records: list[bytes]) -> None:
-    records[2] += b"."
+    records[2] = records[2][:-1] + b"?"
 
 
 def append_what_nobody_did(ledgers: Ledgers, records: list[bytes]) -> None:
@@ -91,7 +97,7 @@ def append_what_was_refused(ledgers: Ledgers, records: list[bytes]) -> None:
 
 
 def acknowledge_another_offset(ledgers: Ledgers, records: list[bytes]) -> None:
-    ledgers["n1"].ranges[0] = ledgers["n1"].ranges[0]._replace(first_offset=1)
+    ledgers["n1"].settle(range(1), [(1, 1)], None)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +157,83 @@ def test_a_ledger_knows_each_outcome() -> None:
     expected = [10, 11, 20, 21, REFUSED, REFUSED, 30, UNKNOWN, UNKNOWN]
     assert list(ledger.outcomes()) == expected
     assert ledger.acknowledged == 5
+    assert ledger.last_acknowledged == 6
+
+
+def test_a_record_is_a_command_that_says_whose_it_is() -> None:
+    ledger = Ledger("n1", LINES)
+    machine = KeyValue()
+    numbers = (0, 1, KEYS, 12_345_678)
+    records = [Record(at, ledger.record(number), 0) for at, number in enumerate(numbers)]
+    assert machine.apply(records) == [None, None, b"n1:0000000 first", None]
+    assert dict(machine.items())[b"0"] == b"n1:%07d %s" % (KEYS, LINES[KEYS % 3])
+    assert [origin_of(record.data) for record in records] == [("n1", n) for n in numbers]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"from nowhere", KeyValue.delete(b"0"), KeyValue.put(b"0", b"n1:x y")]
+)
+def test_a_record_of_nobody_is_told_apart(data: bytes) -> None:
+    assert origin_of(data) is None
+
+
+def test_a_ledger_takes_eight_bytes_for_each_record() -> None:
+    ledger = Ledger("n1", LINES, submitted=100_000)
+    for place in range(0, 100_000, 2):
+        ledger.settle(range(place, place + 2), [(3 * place, 1), (3 * place + 2, 1)], None)
+    outcomes = ledger.outcomes()
+    assert len(outcomes) * outcomes.itemsize == 800_000
+    assert sys.getsizeof(outcomes) < 1_000_000
+
+
+def test_what_is_compacted_is_not_looked_for_and_the_rest_is(tmp_path: Path) -> None:
+    ledgers = submitted(4)
+    ledgers["n1"].settle(range(4), [(0, 4)], None)
+    ledgers["n2"].settle(range(4), [(4, 4)], None)
+    with replog.open(tmp_path / "n1", agreement=Raft()) as log:
+        for ledger in ledgers.values():
+            log.append_many([ledger.record(number) for number in range(4)]).result(10)
+        log.snapshot().result(10)
+    for node in NODES[1:]:
+        shutil.copytree(tmp_path / "n1", tmp_path / node)
+    compact(tmp_path / "n2", 4)
+    directories = {node: tmp_path / node for node in NODES}
+    report = audit(directories, list(ledgers.values()))
+    assert report.faults == ()
+    assert (report.acknowledged, report.compacted) == (4, 4)
+    ledgers["n2"].settle(range(3, 4), [(8, 1)], None)
+    assert (
+        "record 3 of n2 was acknowledged at 8"
+        in audit(directories, list(ledgers.values())).faults[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "shares"),
+    [
+        (7, [[b"0", b"3", b"6"], [b"1", b"4"], [b"2", b"5"]]),
+        (2, [[b"0", b"1"], [b"0", b"1"], [b"0", b"1"]]),
+    ],
+)
+def test_a_text_is_shared_out(lines: int, shares: list[list[bytes]], tmp_path: Path) -> None:
+    source = tmp_path / "text"
+    source.write_bytes(b"".join([b"%d\r\n" % number for number in range(9)]))
+    text = read_text(source, lines)
+    assert [text[number] for number in range(len(text))] == [b"%d" % n for n in range(lines)]
+    for place, share in enumerate(shares):
+        part = text.share(place, 3)
+        assert [part[number] for number in range(len(part))] == share
+
+
+def test_a_machine_that_came_elsewhere_than_the_replay_is_found(tmp_path: Path) -> None:
+    _, records = sound()
+    directory = write(tmp_path / "n1", records)
+    machine = KeyValue()
+    machine.apply([Record(at, data, 0) for at, data in enumerate(records)])
+    digest = machine.digest().hex()
+    live = dict.fromkeys(NODES, LiveMachine(len(records), digest))
+    report = compare_replay("n1", directory, live)
+    assert (report.faults, report.digest, report.keys) == ((), digest, 4)
+    for wrong in (LiveMachine(7, digest), LiveMachine(8, "00" * 16), LiveMachine(8, None)):
+        (fault,) = compare_replay("n1", directory, {**live, "n3": wrong}).faults
+        assert fault.startswith("the machine of n3 came to digest")

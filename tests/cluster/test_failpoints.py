@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pytest
 
 from replog.demo.cluster import ClusterFailed, LocalCluster, Member
-from replog.failpoints import POINTS, VARIABLE
+from replog.failpoints import ALL_POINTS, POINTS, VARIABLE
 from tests.cluster.fed_node import STOPPED
 from tests.cluster.load import SECONDS, Load
 
@@ -223,4 +223,4 @@ def test_the_code_comes_to_each_point_and_to_no_other() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "failpoints.reach":
                 names[ast.literal_eval(node.args[0])] += 1
-    assert names == Counter(POINTS)
+    assert names == Counter(ALL_POINTS)

@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.planted import paxos, raft, trunk
+from tests.planted import paxos, raft, snapshots, trunk
 from tests.planted.bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("replog", "raftlog", "paxoslog", "transport", "tests", "pyproject.toml")
-BUGS = (*raft.BUGS, *paxos.BUGS, *trunk.BUGS)
+BUGS = (*raft.BUGS, *paxos.BUGS, *trunk.BUGS, *snapshots.BUGS)
 SECONDS_MAX = 3600
 RANDOM_SHARE_MIN = 0.95
 

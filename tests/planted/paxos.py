@@ -51,7 +51,9 @@ BUGS = (
         "what was accepted is not read at a restart",
         "forgotten by a restart",
         Edit(
-            STATE, "Log(restored.commit_index, restored.accepted)", "Log(restored.commit_index, ())"
+            STATE,
+            "Log(restored.commit_index, restored.accepted, restored.base.index)",
+            "Log(restored.commit_index, (), restored.base.index)",
         ),
     ),
     bug(
@@ -203,7 +205,7 @@ BUGS = (
         "a fetch that was lost is not repeated",
         STUCK,
         Edit(
-            REPLICATION,
+            "paxoslog/catchup.py",
             "    if state.now - before.asked_at < state.tuning.retransmit_ms:\n"
             "        return None\n",
             "    return None\n",

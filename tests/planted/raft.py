@@ -157,7 +157,9 @@ BUGS = (
         (
             Edit(
                 REPLICATION,
-                "if previous > log.last_index or log.term_at(previous) != append.previous_term:",
+                "if previous > log.last_index or (\n"
+                "        previous >= base_index and log.term_at(previous) != append.previous_term\n"
+                "    ):",
                 "if previous > log.last_index:",
             ),
         ),

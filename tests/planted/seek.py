@@ -14,7 +14,7 @@ from typing import Any
 
 SCENARIOS = (
     *("tests/raft", "tests/paxos", "tests/agreement", "tests/replica", "tests/store"),
-    "tests/simulation/test_regressions.py",
+    *("tests/simulation/test_regressions.py", "tests/simulation/test_rounds.py"),
 )
 SECONDS_MAX = 600
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from paxoslog import MultiPaxos, election, reads, replication
+from paxoslog import MultiPaxos, catchup, election, reads, replication
 from paxoslog.messages import Promise
 from paxoslog.state import Adopted, State
 from replog.agreement import Send
@@ -172,7 +172,7 @@ def a_missing_entry_is_not_sent_again(patch: Patch) -> None:
 
 
 def chosen_entries_are_not_fetched(patch: Patch) -> None:
-    patch.setattr(replication, "fetch_missing", lambda *_: None)
+    patch.setattr(catchup, "fetch_missing", lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def chosen_entries_are_not_fetched(patch: Patch) -> None:
     [
         (promises_wait_for_no_write, 0),
         (a_leader_counts_itself_before_its_disk, 0),
-        (the_latest_report_is_adopted, 360),
+        (the_latest_report_is_adopted, 600),
         (what_one_acceptor_reports_is_taken_for_a_gap, 0),
         (chosen_indexes_of_others_are_proposed_anew, 230),
         (a_report_leaves_out_old_ballots, 85),

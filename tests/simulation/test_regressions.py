@@ -9,10 +9,34 @@ from raftlog.messages import Heartbeat, HeartbeatReply
 from replog.agreement import Restored
 from replog.entry import Epoch
 from replog.messages import ReadAnswer, ReadRequest
+from replog.replica.compaction import Compaction
+from replog.replica.effects import LoadDroppable
+from replog.replica.loads import Loads
 from replog.replica.reads import Reads
+from replog.retention import Droppable, Retention, droppable
+from replog.snapshot import NO_BASE, Position
+from replog.store.interface import Batch, Delivered, StoredEntry, StoredWrite
+from replog.store.memory import MemoryDisk, MemoryStore
 
 AGREEMENT = Raft()
 RESTORED = Restored(Epoch(3, ""), (), 0, 0, AGREEMENT.membership({"n1", "n2", "n3"}))
+
+
+def log_of_ten() -> MemoryStore:
+    """Ten delivered entries of one record each."""
+    store = MemoryStore(
+        MemoryDisk(b"store id"),
+        node="n1",
+        cluster_id=b"cluster",
+        agreement="raft",
+        membership=AGREEMENT.membership({"n1"}),
+        unix_ms=0,
+    )
+    entries = [StoredEntry(index, Epoch(1, "n1"), b"entry") for index in range(1, 11)]
+    rows = [Delivered(index, index - 1, 1, (0,), 0, b"digest") for index in range(1, 11)]
+    writes = [StoredWrite(entries=entries)]
+    store.commit([Batch(writes, rows, Position(10, 10, b"digest", 0, {}))])
+    return store
 
 
 def test_a_barrier_does_not_take_the_answer_to_an_earlier_life() -> None:
@@ -33,3 +57,29 @@ def test_a_late_heartbeat_of_a_past_term_confirms_no_read_of_this_one() -> None:
     assert [send.message for send in core.ready().sends] == [HeartbeatReply(3, 0)]
     core.receive(0, "n1", Heartbeat(3, 0, 5), ())
     assert [send.message for send in core.ready().sends] == [HeartbeatReply(3, 5)]
+
+
+def test_a_named_reader_that_begins_while_the_log_is_looked_at_keeps_what_it_needs() -> None:
+    """The look had not seen it, and what it found was dropped under the reader's feet."""
+    loads = Loads()
+    compaction = Compaction(Retention(records_max=1), NO_BASE, loads)
+    compaction.delivered(0, 10, 1000)
+    compaction.look(0, 0, 10)
+    ((load_id, _),) = loads.take()
+    compaction.reader_begins()
+    loads.answer(0, load_id, Droppable(9, 9))
+    assert not compaction.has_step
+    assert compaction.first_offset == 0
+    compaction.look(0, 0, 10, 0)
+    ((load_id, again),) = loads.take()
+    assert again == LoadDroppable(Retention(records_max=1), 0, 10, 0)
+    loads.answer(0, load_id, Droppable(0, 0))
+    assert not compaction.has_step
+
+
+def test_a_named_reader_that_is_not_stored_yet_counts() -> None:
+    """Its row was on its way to the disk when the log was looked at."""
+    retention = Retention(records_max=1)
+    store = log_of_ten()
+    assert droppable(store, retention, 0, 10) == Droppable(9, 9)
+    assert droppable(store, retention, 0, 10, 4) == Droppable(4, 4)

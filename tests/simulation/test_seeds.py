@@ -61,6 +61,19 @@ HAPPENED_AT_LEAST_PER_100_SEEDS = {
     "refusals": 100,
     "acknowledged": 10_000,
     "barriers passed": 400,
+    "left behind": 20,
+    "compactions": 100,
+    "snapshots taken": 60,
+    "snapshots offered": 15,
+    "transfers begun": 5,
+    "snapshots installed": 5,
+    "givers ended": 1,
+    "takers ended": 1,
+    "doomed giver": 1,
+    "doomed taker": 1,
+    "doomed installer": 1,
+    "damaged parts": 1,
+    "words of readers": 400,
 } | dict.fromkeys(STRIKES, 20)
 
 

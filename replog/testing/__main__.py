@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.errors import ConfigError
 from replog.testing.campaign import Result, run_campaign
-from replog.testing.shrink import describe, shrink, trace
+from replog.testing.shrink import Size, describe, shrink
 from replog.testing.simulation import Simulation, SimulationFailure, simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MS_PER_HOUR = 3_600_000
 PROGRESS_SECONDS = 2.0
@@ -74,13 +79,28 @@ def simplify(agreement: str, seed: int) -> int:
     except SimulationFailure as failure:
         say(str(failure))
         say("looking for a simpler run ...")
-        shrunk = shrink(failure, layer, simulation.world.plan)
-        trace(seed, layer, shrunk.plan, sys.stdout.write)
+        shrunk = shrink(simulation, failure, progress())
+        with suppress(SimulationFailure):
+            simulation.again(shrunk.plan, sys.stdout.write).run()
         say(f"after {shrunk.runs} runs: {describe(shrunk.plan)}")
+        say(f"before: {shrunk.before}; after: {shrunk.after}")
         say(f"{shrunk.failure.kind}: {shrunk.failure.reason}")
         return 1
     say(f"seed {seed}: no failure")
     return 0
+
+
+def progress() -> Callable[[int, Size], None]:
+    """Called again and again in a long search, writes a line now and then."""
+    spoken = monotonic()
+
+    def tell(runs: int, reached: Size) -> None:
+        nonlocal spoken
+        if monotonic() - spoken >= PROGRESS_SECONDS:
+            spoken = monotonic()
+            sys.stderr.write(f"after {runs} runs: {reached}\n")
+
+    return tell
 
 
 def campaign(agreement: str, seeds: range, processes: int) -> int:

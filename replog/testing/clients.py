@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replog.testing.checkers import Ticket
+from replog.testing.plan import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,10 @@ class Clients:
         self._next_ticket = 0
         self._next_number: dict[tuple[str, int], int] = {}
         self._over = False
+        self._number = 0
+        """Of the last request that was drawn."""
+        self.put: list[int] = []
+        """The numbers of the requests at random that a node was given."""
 
     def begin(self) -> None:
         """The first request comes soon."""
@@ -52,10 +57,14 @@ class Clients:
         if self._over:
             return
         self._await_next()
+        self._number += 1
         world = self._world
         host = world.random.choice(self._hosts)
         if host.replica is None or len(host.tickets) >= OPEN_TICKETS_MAX:
             return
+        if not is_kept(self._number, world.plan.requests_kept):
+            return  # here, so that leaving out what no node takes anyway changes nothing
+        self.put.append(self._number)
         kind = world.below(10)
         if kind < 2:
             host.barrier()

@@ -95,6 +95,15 @@ class Plan:
     """How long the cluster is watched after that."""
     drift_max: float = 0.0
     """Each node's clock is faster or slower than time by a share of up to this."""
+    requests_kept: tuple[int, ...] | None = None
+    """The clients put only these of their requests, which count from 1; None: all."""
+    strikes_kept: tuple[int, ...] | None = None
+    """Only these of the strikes happen, which count from 1; None: all."""
+
+
+def is_kept(number: int, kept: tuple[int, ...] | None) -> bool:
+    """Whether the request or strike of this number is not left out."""
+    return kept is None or number in kept
 
 
 def draw_plan(random: Random) -> Plan:

@@ -73,18 +73,24 @@ class Simulation:
         *,
         nodes: int | None = None,
         workload: Workload | None = None,
+        as_drawn: bool = False,
     ) -> None:
         """The plan is drawn from the seed unless given; `nodes` is then that many. `write` takes
-        the lines of the trace. With a `workload` every node feeds a state machine."""
+        the lines of the trace. With a `workload` every node feeds a state machine. A given plan
+        `as_drawn` makes the run that it would make if the seed had drawn it."""
         self.seed = seed
         random = Random(seed)
-        drawn = plan is None
-        plan = with_rarities(draw_plan(random), Random(-1 - seed)) if plan is None else plan
+        self._workload = workload
+        self._as_drawn = as_drawn or plan is None
         self._repeat = "the same Simulation of this seed, from its own program"
-        if drawn and nodes is None and workload is None:
-            self._repeat = (
-                f"python -m replog.testing --agreement {agreement.name} --seed {seed} --shrink"
-            )
+        if plan is None:
+            plan = with_rarities(draw_plan(random), Random(-1 - seed))
+            if nodes is None and workload is None:
+                self._repeat = (
+                    f"python -m replog.testing --agreement {agreement.name} --seed {seed} --shrink"
+                )
+        elif as_drawn:
+            draw_plan(random)  # whatever chance decides next is as it is after drawing
         if nodes is not None:
             plan = replace(plan, nodes=nodes)
         names = [f"n{number}" for number in range(1, plan.nodes + 1)]
@@ -123,6 +129,18 @@ class Simulation:
         """Every command and query of a run with a workload, in the order of their answers; after
         `run` also those that were never answered."""
         return () if self.world.machines is None else self.world.machines.history
+
+    def again(self, plan: Plan, write: Callable[[str], object] | None = None) -> Simulation:
+        """A run like this one, under another plan; the same plan makes the same run, unless the
+        workload remembers."""
+        return Simulation(
+            self.seed,
+            self.world.agreement,
+            plan,
+            write,
+            workload=self._workload,
+            as_drawn=self._as_drawn,
+        )
 
     def run(self) -> Outcome:
         """Both phases. Raises `SimulationFailure`."""

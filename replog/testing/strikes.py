@@ -8,6 +8,8 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
+from replog.testing.plan import is_kept
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,6 +33,10 @@ class Strikes:
         self._network = network
         self._partitions: list[list[Link]] = []
         self._over = False
+        self._number = 0
+        """Of the last strike that was drawn."""
+        self.struck: list[int] = []
+        """The numbers of the strikes that happened."""
 
     def begin(self) -> None:
         """The safety phase begins."""
@@ -58,9 +64,15 @@ class Strikes:
         if self._over:
             return
         self._await_next()
+        self._number += 1
+        plan = self._world.plan
+        if is_kept(self._number, plan.strikes_kept):
+            self.struck.append(self._number)
+            what = self._world.random.choice(plan.strikes)
+            self._carry_out(what, self._victim(what))
+
+    def _carry_out(self, what: str, host: Host) -> None:
         world = self._world
-        what = world.random.choice(world.plan.strikes)
-        host = self._victim(what)
         match what:
             case "crash":
                 world.strike(host.node, what)

@@ -66,10 +66,11 @@ class Clients:
             return  # here, so that leaving out what no node takes anyway changes nothing
         self.put.append(self._number)
         kind = world.below(10)
-        if kind < 2:
+        barriers = world.plan.barriers_per_10_requests
+        if kind < barriers:
             host.barrier()
         else:
-            whole = kind == 2 and world.machines is None  # a command is a record of its own
+            whole = kind == barriers and world.machines is None  # a command is a record of its own
             self.append(host, 1 + world.below(RECORDS_PER_REQUEST_MAX), whole=whole)
 
     def _ticket(self, host: Host, payloads: tuple[bytes, ...]) -> Ticket:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replog.errors import StoreFailed
+from replog.store.rules import fold
+from replog.testing.choices import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from replog.replica.effects import Load
     from replog.store.interface import Batch, StoredEntry
     from replog.store.memory import MemoryDisk, MemoryStore
+    from replog.store.rules import Outline
     from replog.testing.world import World
 
 
@@ -129,6 +132,7 @@ class DiskThreads:
         finally:
             if self._disk.outline is not before:
                 self._judge(before.promise, batches)
+                _judge_group(before, batches)
         world.tally["commits"] += 1
         world.tally["commits of several batches"] += len(batches) > 1
         world.tally["commits that nobody was told of"] += not reported
@@ -151,3 +155,16 @@ class DiskThreads:
         self._world.tally["loads"] += 1
         self._world.trace.record(self._node, "load", load.first, load.last, len(entries))
         self._loaded(load.load_id, entries)
+
+
+def _judge_group(before: Outline, batches: Sequence[Batch]) -> None:
+    """Nothing may be written behind the end of a log: memory forgets it, a real disk would not."""
+    if len(batches) > 1 and any(
+        write.truncate_from is not None for batch in batches for write in batch.writes
+    ):
+        changes, after = fold(before, batches)
+        if changes.appended and changes.appended[-1].index > after.last_index:
+            raise Violation(
+                f"a commit writes entry {changes.appended[-1].index} behind the end of the log, "
+                f"{after.last_index}"
+            )

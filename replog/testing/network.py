@@ -47,6 +47,8 @@ class Network:
         self._cut: Counter[Link] = Counter()
         """How many partitions cut each link."""
         self._held: dict[Link, deque[Frame]] = {}
+        self._slowness_ms: dict[Link, int] = {}
+        """By how much longer a frame takes on each link; drawn when the first one is sent."""
         self._latest: dict[tuple[str, str, bool], int] = {}
         """When the latest frame of a channel arrives."""
         self._under_way: Counter[tuple[str, str, bool]] = Counter()
@@ -107,6 +109,8 @@ class Network:
             self._drop(frame, "high-water mark")
             return
         time = world.schedule.now + world.below(weather.delay_ms_max + 1)
+        if weather.slow_link:
+            time += self._extra_ms(frame.sender, frame.to)
         if world.chance(weather.long_delay):
             world.tally["long delays"] += 1
             time += world.below(weather.long_delay_ms_max)
@@ -117,6 +121,15 @@ class Network:
             time = self._latest[channel] = max(time, latest)
         self._under_way[channel] += 1
         world.schedule.at(time, self._land, channel, frame)
+
+    def _extra_ms(self, sender: str, to: str) -> int:
+        """By how much longer a frame takes on this link than on others."""
+        link, world = (sender, to), self._world
+        if link not in self._slowness_ms:
+            is_slow = world.chance(world.weather.slow_link)
+            most_ms = world.weather.slow_link_ms_max if is_slow else 0
+            self._slowness_ms[link] = most_ms - world.below(most_ms >> 1)
+        return self._slowness_ms[link]
 
     def _land(self, channel: tuple[str, str, bool], frame: Frame) -> None:
         self._under_way[channel] -= 1

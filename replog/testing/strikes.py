@@ -8,6 +8,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
+from replog.entry import NO_EPOCH
 from replog.testing.plan import is_kept
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 CLOCK_JUMP_MS_MAX = 3_600_000
 CUT_EFFECTS_MAX = 12
+LEADER_STRIKES = frozenset({"isolated leader", "isolated new leader", "unheard leader"})
+"""What strikes the leader, if there is one."""
 BARRIERS_PER_PARTITION = 10
 STALE_LEADER_MS_MAX = 400
 """Longer than a leader that hears nobody believes in itself."""
@@ -33,6 +36,8 @@ class Strikes:
         self._network = network
         self._partitions: list[list[Link]] = []
         self._over = False
+        self._isolated = NO_EPOCH
+        """The latest leadership that was struck as a new one."""
         self._number = 0
         """Of the last strike that was drawn."""
         self.struck: list[int] = []
@@ -115,7 +120,7 @@ class Strikes:
     def _victim(self, what: str) -> Host:
         """Any node; every other time the leader, if there is one."""
         leaders = [host for host in self._hosts if host.replica is not None and host.replica.leads]
-        wanted = what == "isolated leader" or self._world.chance(0.5)
+        wanted = what in LEADER_STRIKES or self._world.chance(0.5)
         return self._world.random.choice(leaders if leaders and wanted else self._hosts)
 
     def _crash(self, host: Host) -> None:
@@ -152,7 +157,7 @@ class Strikes:
         world = self._world
         if what in {"bridge", "chain", "star"}:
             return self._partial(what, [host.node, *world.random.sample(others, len(others))])
-        if what == "isolated leader":
+        if what in LEADER_STRIKES:
             near, far = [host.node], [*others]
         elif what == "broken link":
             near, far = [host.node], [world.random.choice(others)]
@@ -161,6 +166,8 @@ class Strikes:
             near = [host.node, *world.random.sample(others, size)]
             far = [node for node in others if node not in near]
         links = [(one, other) for one in near for other in far]
+        if what == "unheard leader":
+            return links
         if what != "one-way partition":
             links += [(other, one) for one, other in links]
         elif world.chance(0.5):
@@ -187,13 +194,21 @@ class Strikes:
             if one != other and not is_left(one, other)
         ]
 
+    def _newly_leads(self, host: Host) -> bool:
+        """Whether it leads, and was not asked about in this leadership before."""
+        epoch = host.replica.leadership.epoch if host.replica is not None else NO_EPOCH
+        if epoch.node != host.node or epoch <= self._isolated:
+            return False
+        self._isolated = epoch
+        return True
+
     def _cut_links(self, what: str, host: Host) -> None:
         world = self._world
         others = [other.node for other in self._hosts if other is not host]
-        if not others:
+        if not others or (what == "isolated new leader" and not self._newly_leads(host)):
             return
         links = self._links(what, host, others)
-        duration_ms = self._length() + (STALE_LEADER_MS_MAX if what == "isolated leader" else 0)
+        duration_ms = self._length() + (STALE_LEADER_MS_MAX if what in LEADER_STRIKES else 0)
         world.strike("*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms)
         self._network.cut(links)
         self._partitions.append(links)

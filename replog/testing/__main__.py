@@ -91,7 +91,7 @@ def simplify(agreement: str, seed: int) -> int:
 
 
 def progress() -> Callable[[int, Size], None]:
-    """Called again and again in a long search, writes a line now and then."""
+    """What writes a line now and then, called again and again in a long search."""
     spoken = monotonic()
 
     def tell(runs: int, reached: Size) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replog.testing.checkers import Ticket
+from replog.testing.checkers import AppendTicket
 from replog.testing.plan import is_kept
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Clients:
             whole = kind == barriers and world.machines is None  # a command is a record of its own
             self.append(host, 1 + world.below(RECORDS_PER_REQUEST_MAX), whole=whole)
 
-    def _ticket(self, host: Host, payloads: tuple[bytes, ...]) -> Ticket:
+    def _ticket(self, host: Host, payloads: tuple[bytes, ...]) -> AppendTicket:
         self._next_ticket += 1
-        return Ticket(self._next_ticket, host.node, host.life, payloads)
+        return AppendTicket(self._next_ticket, host.node, host.life, payloads)
 
     def _record(self, host: Host) -> bytes:
         """Names the node, its life and the record's number there; then a command, or filled up to

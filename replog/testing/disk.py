@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from replog.errors import StoreFailed
 from replog.store.rules import fold
-from replog.testing.choices import Violation
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,17 +20,16 @@ from replog.errors import IdentityRefused
 from replog.membership import cluster_id
 from replog.replica.replica import Replica
 from replog.store.memory import MemoryDisk, MemoryStore
-from replog.testing.checkers import Ticket
-from replog.testing.choices import Violation
+from replog.testing.checkers import AppendTicket
 from replog.testing.disk import DiskThreads
 from replog.testing.network import Frame
 from replog.testing.plan import DOOM_EFFECTS_MAX
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from replog.replica.effects import Completion, Effects, Outgoing
-    from replog.replica.effects import Ticket as AnyTicket
+    from replog.replica.effects import Completion, Effects, Outgoing, Ticket
     from replog.store.interface import StoredEntry
     from replog.testing.machines import Fed
     from replog.testing.network import Network
@@ -152,7 +151,9 @@ class Host:
         refused, unknown, barriers = replica.drain()
         self._world.trace.record(self.node, "close", len(refused), len(unknown), len(barriers))
         self._world.checkers.acknowledgements.refused(refused)
-        tickets = [ticket.number for ticket in (*refused, *unknown) if isinstance(ticket, Ticket)]
+        tickets = [
+            ticket.number for ticket in (*refused, *unknown) if isinstance(ticket, AppendTicket)
+        ]
         if sorted(tickets) != sorted(self.tickets) or set(barriers) != self.barriers:
             raise Violation(f"{self.node} closes and leaves appends or barriers without an answer")
         self._end_life()
@@ -182,7 +183,7 @@ class Host:
         self._frames.append(frame)
         self._wake(self._world.schedule.now)
 
-    def append_records(self, tickets: Sequence[Ticket]) -> None:
+    def append_records(self, tickets: Sequence[AppendTicket]) -> None:
         """Single appends."""
         records = [ticket.payloads[0] for ticket in tickets]
         size = sum(map(len, records))
@@ -190,7 +191,7 @@ class Host:
             tickets, lambda replica, _: replica.submit_records(records, list(tickets), size)
         )
 
-    def append_run(self, ticket: Ticket) -> None:
+    def append_run(self, ticket: AppendTicket) -> None:
         """One run, all or nothing."""
         body, count = pack_run(ticket.payloads), len(ticket.payloads)
         self._submit([ticket], lambda replica, _: replica.submit_run(body, count, ticket))
@@ -205,7 +206,7 @@ class Host:
             self._world.machines.asked(number, self._world.schedule.now)
         self._put_in(self._requests, lambda replica, _: replica.barrier(number))
 
-    def _submit(self, tickets: Sequence[Ticket], append: Input) -> None:
+    def _submit(self, tickets: Sequence[AppendTicket], append: Input) -> None:
         now = self._world.schedule.now
         payloads = [payload for ticket in tickets for payload in ticket.payloads]
         self._world.checkers.history.submitted.update(payloads)
@@ -352,7 +353,7 @@ class Host:
         world.tally["acknowledged"] += completion.count
         world.trace.record(self.node, "acknowledge", completion.base_offset, completion.count)
 
-    def _pass(self, barrier: AnyTicket) -> None:
+    def _pass(self, barrier: Ticket) -> None:
         world = self._world
         if not isinstance(barrier, int) or barrier not in self.barriers:
             raise Violation(f"{self.node} passes {barrier}, which was not asked for")
@@ -367,7 +368,7 @@ class Host:
 
     def _may_be_doomed(self, what: str, probability: float) -> None:
         if self._world.chance(probability):
-            self._world.strike(self.node, what)
+            self._world.record_fault(self.node, what)
             self.cut_at = self.effects + 1 + self._world.below(DOOM_EFFECTS_MAX)
 
     def _cut(self) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from replog.entry import parse_entry
 from replog.machine import apply_all
 from replog.reading import records_of
-from replog.testing.choices import Violation
 from replog.testing.linearizability import PENDING, Operation
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

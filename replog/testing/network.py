@@ -3,14 +3,16 @@
 Rules of this file:
 
 1. A channel (from, to, bulk or control) keeps its order, but for frames that the weather lets
-   overtake.
+   overtake, and those under way when their link is cut: held back, they come after later ones.
 2. A frame belongs to the life that sent it and reaches whichever life runs when it arrives.
-3. A channel holds at most `HIGH_WATER_MARK` frames; more are lost.
+3. At most `HIGH_WATER_MARK` frames of a channel are under way, and a cut link holds back at most
+   as many; more are lost.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
@@ -35,6 +37,16 @@ class Frame(NamedTuple):
     header: bytes
     parts: Sequence[bytes]
     bulk: bool
+
+
+def links_but(nodes: Sequence[str], stays: Callable[[int, int], bool]) -> list[Link]:
+    """All links between these, each in its one direction, but those that stay from one place in the
+    sequence to another."""
+    return [
+        (nodes[one], nodes[other])
+        for one, other in permutations(range(len(nodes)), 2)
+        if not stays(one, other)
+    ]
 
 
 class Network:

@@ -45,7 +45,8 @@ DOOM_EFFECTS_MAX = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
-    """Faults that are always in the air. Probabilities are per frame, or per commit."""
+    """Faults that are always in the air. A probability is of a frame, unless it says of
+    what."""
 
     loss: float = 0.0
     duplication: float = 0.0
@@ -92,7 +93,7 @@ class Plan:
     start_ms_max: int = 300
     """The nodes start, in random order, within this."""
     trouble_ms: int = 3000
-    """How long the safety phase lasts, from the first start on."""
+    """How long the safety phase lasts, from time 0."""
     request_ms_mean: int = 25
     """Between two requests of the clients."""
     record_bytes_max: int = 40
@@ -100,7 +101,7 @@ class Plan:
     restart_all: bool = False
     """All nodes crash at the end of the safety phase."""
     settle_ms_max: int = 20_000
-    """How soon after the last fault everything must be done."""
+    """How soon after the last fault everything must be done; each open append adds to it."""
     rest_ms: int = 0
     """How long the cluster is watched after that."""
     drift_max: float = 0.0
@@ -136,7 +137,7 @@ def draw_plan(random: Random) -> Plan:
 
 def with_rarities(plan: Plan, random: Random) -> Plan:
     """The plan with what few runs have beside it. Apart from `draw_plan`, so that a new rarity
-    leaves the other runs as they were."""
+    leaves the other runs as they are."""
     rare = [strike for strike in RARE_STRIKES if random.random() < 0.1]
     drift_max = random.choice((0.001, 0.02, 0.1)) if random.random() < 0.2 else 0.0
     plan = replace(plan, strikes=(*plan.strikes, *rare), drift_max=drift_max)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     """Makes a plan simpler in one respect, or leaves it as it is."""
 
 RUNS_MAX = 1000
-"""Simulations at most; each takes about a twentieth of a second, and less the shorter it gets."""
+"""Simulations at most; each takes about a tenth of a second, and less the shorter it gets."""
 PLAIN = Plan()
 NO_SIMPLER_AS_DEFAULT = {"nodes", "trouble_ms", "requests_kept", "strikes_kept"}
 """Fields of a plan."""

@@ -1,8 +1,9 @@
 """One simulated run: a cluster of real replicas in virtual time, made from one seed.
 
 First the safety phase: nodes start, clients append, faults strike, checkers watch every turn. Then
-the liveness phase: all faults end, every node runs, and within `settle_ms_max` every node must have
-delivered the same log, with everything acknowledged that was appended in a life that still lasts.
+the liveness phase: all faults end, every node runs, and within `settle_ms_max`, and some more for
+each open append, every node must have delivered the same log, with everything acknowledged that was
+appended in a life that still lasts.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.codec import Codec
 from replog.store.memory import MemoryDisk
+from replog.store.opening import STORE_ID_BYTES
 from replog.testing.checkers import Checkers
-from replog.testing.choices import Violation
 from replog.testing.clients import Clients
 from replog.testing.host import Host
 from replog.testing.machines import Machines, Workload
@@ -24,6 +25,7 @@ from replog.testing.plan import CALM, Plan, draw_plan, with_rarities
 from replog.testing.schedule import Schedule
 from replog.testing.strikes import Strikes
 from replog.testing.trace import Trace
+from replog.testing.violation import Violation
 from replog.testing.world import World
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from replog.agreement import Agreement
     from replog.testing.linearizability import Operation
 
-STORE_ID_BYTES = 16
 SETTLE_MS_PER_APPEND = 100
 """Added to the time in which a cluster must settle: limits of a few bytes and a slow disk make each
 append an entry, and each entry a round trip, of its own."""

@@ -9,6 +9,8 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 from replog.entry import NO_EPOCH
+from replog.store.opening import STORE_ID_BYTES
+from replog.testing.network import links_but
 from replog.testing.plan import is_kept
 
 if TYPE_CHECKING:
@@ -80,36 +82,36 @@ class Strikes:
         world = self._world
         match what:
             case "crash":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 self._crash(host)
             case "crash all":
-                world.strike("*", what)
+                world.record_fault("*", what)
                 for each in self._hosts:
                     self._crash(each)
             case "close":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 host.close()
                 world.schedule.after(self._length(), self._restart, host)
             case "cut":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 host.cut_at = host.effects + 1 + world.below(CUT_EFFECTS_MAX)
             case "disk failure":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 host.disk.failing = world.random.choice(("before", "after"))
                 world.schedule.after(self._length(), self._restart, host)
             case "disk full":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 self._fill_disk(host, full=True)
                 world.schedule.after(self._length(), self._empty_disk, host)
             case "pause":
                 duration_ms = self._length()
-                world.strike(host.node, what, duration_ms)
+                world.record_fault(host.node, what, duration_ms)
                 host.pause(duration_ms)
             case "wiped disk":
                 self._wipe(host)
             case "clock jump":
                 jump_ms = world.random.randint(-CLOCK_JUMP_MS_MAX, CLOCK_JUMP_MS_MAX)
-                world.strike(host.node, what, jump_ms)
+                world.record_fault(host.node, what, jump_ms)
                 host.clock_skew_ms += jump_ms
             case _:
                 self._cut_links(what, host)
@@ -145,11 +147,11 @@ class Strikes:
         introduced = all(each.disk.introduced for each in self._hosts)
         if len(self._hosts) < 3 or world.expected_to_stop or not introduced:
             return
-        world.strike(host.node, "wiped disk")
+        world.record_fault(host.node, "wiped disk")
         host.crash("its disk is wiped")
         world.checkers.durability.lost(host.node, copy(host.disk))
         world.expected_to_stop = frozenset({host.node})
-        host.disk.wipe(world.random.randbytes(16))
+        host.disk.wipe(world.random.randbytes(STORE_ID_BYTES))
         world.schedule.after(self._length(), self._restart, host)
 
     def _links(self, what: str, host: Host, others: Sequence[str]) -> list[Link]:
@@ -178,7 +180,7 @@ class Strikes:
         """All links but those of a hub and its rays, of a chain, or of two halves and a bridge."""
         half = (len(nodes) + 1) >> 1
 
-        def is_left(one: int, other: int) -> bool:
+        def stays(one: int, other: int) -> bool:
             low, high = sorted((one, other))
             if what == "star":
                 return low == 0
@@ -186,13 +188,7 @@ class Strikes:
                 return high == low + 1
             return low == 0 or (low < half) == (high < half)
 
-        places = range(len(nodes))
-        return [
-            (nodes[one], nodes[other])
-            for one in places
-            for other in places
-            if one != other and not is_left(one, other)
-        ]
+        return links_but(nodes, stays)
 
     def _newly_leads(self, host: Host) -> bool:
         """Whether it leads, and was not asked about in this leadership before."""
@@ -209,7 +205,9 @@ class Strikes:
             return
         links = self._links(what, host, others)
         duration_ms = self._length() + (STALE_LEADER_MS_MAX if what in LEADER_STRIKES else 0)
-        world.strike("*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms)
+        world.record_fault(
+            "*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms
+        )
         self._network.cut(links)
         self._partitions.append(links)
         world.schedule.after(duration_ms, self._heal, links)

@@ -15,16 +15,16 @@ from replog.store.memory import MemoryDisk
 from replog.store.rules import Outline
 from replog.testing.checkers import (
     Acknowledgements,
+    AppendTicket,
     Barriers,
+    Contents,
     Durability,
     History,
     Leaders,
     Manners,
     Stewards,
-    Stored,
-    Ticket,
 )
-from replog.testing.choices import Violation
+from replog.testing.violation import Violation
 
 A, B, C = (b"n1/1/0 a", b"n1/1/1 b", b"n1/1/2 c")
 EPOCH = Epoch(1, "n1")
@@ -125,7 +125,7 @@ def test_a_record_of_an_ended_life_after_one_of_the_next_is_wrong() -> None:
 
 def test_a_record_whose_client_was_refused_is_wrong() -> None:
     judge = history()
-    Acknowledgements(judge).refused([Ticket(1, "n1", 1, (A,))])
+    Acknowledgements(judge).refused([AppendTicket(1, "n1", 1, (A,))])
     with pytest.raises(Violation, match="or was refused"):
         judge.delivered("n1", row(1, 0, 1), entry_of(A))
 
@@ -177,12 +177,12 @@ def test_delivered_entries_lie_on_a_quorum_of_disks() -> None:
 
 
 def test_an_index_and_epoch_name_one_entry() -> None:
-    judge = Stored()
-    judge.stored("n1", StoredEntry(1, EPOCH, b"one"))
-    judge.stored("n2", StoredEntry(1, EPOCH, b"one"))
-    judge.stored("n2", StoredEntry(1, Epoch(2, "n2"), b"other"))
+    judge = Contents()
+    judge.wrote("n1", StoredEntry(1, EPOCH, b"one"))
+    judge.wrote("n2", StoredEntry(1, EPOCH, b"one"))
+    judge.wrote("n2", StoredEntry(1, Epoch(2, "n2"), b"other"))
     with pytest.raises(Violation, match="n2 stores other bytes as entry 1"):
-        judge.stored("n2", StoredEntry(1, EPOCH, b"other"))
+        judge.wrote("n2", StoredEntry(1, EPOCH, b"other"))
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -255,11 +255,11 @@ def acknowledgements() -> Acknowledgements:
     return Acknowledgements(judge)
 
 
-RUN = Ticket(1, "n1", 1, (A, B))
+RUN = AppendTicket(1, "n1", 1, (A, B))
 
 
 def test_records_are_acknowledged_where_they_lie() -> None:
-    singles = [Ticket(2, "n1", 1, (A,)), Ticket(3, "n1", 1, (B,))]
+    singles = [AppendTicket(2, "n1", 1, (A,)), AppendTicket(3, "n1", 1, (B,))]
     judge = acknowledgements()
     assert judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True)) == [RUN]
     assert judge.acknowledged("n1", 1, Completion(singles, 0, 2, 9, whole=False)) == singles
@@ -279,7 +279,7 @@ def test_a_second_acknowledgement_is_wrong() -> None:
 
 
 def test_what_was_submitted_after_an_acknowledgement_lies_behind_it() -> None:
-    first, second = Ticket(2, "n1", 1, (B,)), Ticket(3, "n1", 1, (A,))
+    first, second = AppendTicket(2, "n1", 1, (B,)), AppendTicket(3, "n1", 1, (A,))
     judge = acknowledgements()
     judge.submitted([first])
     judge.acknowledged("n1", 1, Completion([first], 1, 1, 9, whole=False))
@@ -289,7 +289,7 @@ def test_what_was_submitted_after_an_acknowledgement_lies_behind_it() -> None:
 
 
 def test_what_was_submitted_together_may_be_acknowledged_in_any_order() -> None:
-    both = [Ticket(2, "n1", 1, (B,)), Ticket(3, "n1", 1, (A,))]
+    both = [AppendTicket(2, "n1", 1, (B,)), AppendTicket(3, "n1", 1, (A,))]
     judge = acknowledgements()
     judge.submitted(both)
     judge.acknowledged("n1", 1, Completion(both[:1], 1, 1, 9, whole=False))

@@ -1,9 +1,4 @@
-"""The simulator has teeth for Multi-Paxos too: each of these faults, planted into it, is caught.
-
-Two that need more luck than some hundreds of seeds have, and are caught by tests of the core alone:
-a repeated promise that counts twice, and a fetched value that counts under another ballot than was
-asked for.
-"""
+"""The simulator has teeth for Multi-Paxos too: each of these faults, planted into it, is caught."""
 
 from __future__ import annotations
 

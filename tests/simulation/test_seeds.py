@@ -14,7 +14,7 @@ from raftlog import Raft
 from replog.agreement import Agreement
 from replog.agreements import load_agreement
 from replog.testing.campaign import Result, run_seeds
-from replog.testing.plan import STRIKES, draw_plan
+from replog.testing.plan import PROFILE_STRIKES, RARE_STRIKES, STRIKES, draw_plan
 from replog.testing.simulation import Simulation, simulate
 
 AGREEMENTS = ("raft", "paxos")
@@ -42,7 +42,7 @@ REGRESSION_SEEDS: dict[str, dict[int, str]] = {
     },
     "paxos": {},
 }
-"""Seeds on which a fault was found that is no more, and what it was."""
+"""Seeds that show a fault which is no more, and what it was."""
 
 HAPPENED_AT_LEAST_PER_100_SEEDS = {
     "leader changes": 60,
@@ -63,6 +63,7 @@ HAPPENED_AT_LEAST_PER_100_SEEDS = {
     "acknowledged": 10_000,
     "barriers passed": 400,
 } | dict.fromkeys(STRIKES, 20)
+HAPPENED_AT_LEAST_PER_100_SEEDS |= dict.fromkeys((*RARE_STRIKES, *PROFILE_STRIKES), 1)
 
 
 @cache

@@ -1,11 +1,12 @@
 """`python -m replog.testing`: simulate many seeds, or repeat one.
 
-Exit codes: 0 no rule was broken, 1 some seed failed, 2 wrong usage.
+Exit codes: 0 no rule was broken, 1 some seed failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 from time import monotonic
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MS_PER_HOUR = 3_600_000
 PROGRESS_SECONDS = 2.0
+EXIT_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -56,6 +58,11 @@ def main() -> int:
         return campaign(arguments.agreement, seeds, arguments.processes)
     except ConfigError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def repeat(agreement: str, seed: int, *, trace: bool) -> int:

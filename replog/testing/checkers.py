@@ -216,7 +216,7 @@ class Acknowledgements:
     def acknowledged(self, node: str, life: int, completion: Completion) -> Sequence[AppendTicket]:
         """Records of this life are said to be in the log; their tickets."""
         tickets: list[AppendTicket] = []
-        offset = completion.base_offset
+        offset, size = completion.base_offset, 0
         for ticket in completion.tickets:
             if not isinstance(ticket, AppendTicket) or (ticket.node, ticket.life) != (node, life):
                 raise Violation(f"life {life} of {node} acknowledges {ticket}")
@@ -229,10 +229,14 @@ class Acknowledgements:
             if tuple(self._history.records[offset:end]) != ticket.payloads:
                 raise Violation(f"{ticket} is acknowledged at offset {offset}, where it is not")
             offset = end
+            size += sum(map(len, ticket.payloads))
             tickets.append(ticket)
         self._end = max(self._end, offset)
         if offset != completion.base_offset + completion.count:
             raise Violation(f"{completion} acknowledges another number of records")
+        whole = len(tickets) == 1 and (completion.whole or completion.count > 1)
+        if whole != completion.whole or (not whole and size != completion.size):
+            raise Violation(f"{completion} gives back other room than it took: {size} bytes")
         return tickets
 
     def refused(self, tickets: Sequence[object]) -> None:

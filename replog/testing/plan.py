@@ -111,6 +111,11 @@ class Plan:
     strikes_kept: tuple[int, ...] | None = None
     """Only these of the strikes happen, which count from 1; None: all."""
 
+    def __post_init__(self) -> None:
+        unknown = set(self.strikes).difference(STRIKES, PROFILE_STRIKES, RARE_STRIKES)
+        if unknown:
+            raise ValueError(f"no strike is called {sorted(unknown)}")
+
 
 def is_kept(number: int, kept: tuple[int, ...] | None) -> bool:
     """Whether the request or strike of this number is not left out."""

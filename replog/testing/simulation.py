@@ -149,6 +149,8 @@ class Simulation:
         try:
             self.trouble()
             self.settle()
+        except OSError:
+            raise  # nobody reads the trace any more
         except Exception as error:
             reason = str(error) if isinstance(error, Violation) else f"{error!r}"
             raise SimulationFailure(
@@ -189,7 +191,10 @@ class Simulation:
         deadline += open_appends * SETTLE_MS_PER_APPEND
         if not world.schedule.run(deadline, lambda: all(map(self._is_done, hosts))):
             raise Violation("not settled: " + "; ".join([self._unsettled(host) for host in hosts]))
+        changes = world.checkers.leaders.changes
         world.schedule.run(world.schedule.now + world.plan.rest_ms)
+        if world.checkers.leaders.changes > changes:
+            raise Violation("the leader changes while nothing happens")
         for host in hosts:
             self._inspect(host)
 
@@ -223,9 +228,11 @@ class Simulation:
             raise Violation(f"the disk of {host.node} holds other entries than were delivered")
         if host.replica is None:
             raise Violation(f"{host.node} does not run at the end")
-        alarm = host.replica.status(Counter()).alarm
-        if alarm:
-            raise Violation(f"{host.node} raises an alarm: {alarm}")
+        status = host.replica.status(Counter())
+        if status.alarm:
+            raise Violation(f"{host.node} raises an alarm: {status.alarm}")
+        if status.pending_records:
+            raise Violation(f"{host.node} still counts {status.pending_records} records as open")
 
 
 def simulate(

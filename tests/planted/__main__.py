@@ -114,6 +114,8 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="put the table at the end of this page")
     arguments = parser.parse_args()
     bugs = [bug for bug in BUGS if arguments.only in bug.name]
+    if not bugs:
+        parser.error(f"no bug's name holds {arguments.only!r}")
     began = time.monotonic()
     findings: dict[str, Finding] = {}
     with ThreadPoolExecutor(arguments.processes) as pool:

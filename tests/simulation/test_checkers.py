@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -56,6 +57,11 @@ def disk_with(*entries: Entry) -> MemoryDisk:
     disk.log = [StoredEntry(index, EPOCH, entry.data) for index, entry in enumerate(entries, 1)]
     disk.outline = Outline(NO_EPOCH, (), len(entries), disk.outline.position)
     return disk
+
+
+def size_of(tickets: Sequence[AppendTicket]) -> int:
+    """Bytes of their records."""
+    return sum([len(payload) for ticket in tickets for payload in ticket.payloads])
 
 
 # --- History --------------------------------------------------------------------------------------
@@ -262,7 +268,10 @@ def test_records_are_acknowledged_where_they_lie() -> None:
     singles = [AppendTicket(2, "n1", 1, (A,)), AppendTicket(3, "n1", 1, (B,))]
     judge = acknowledgements()
     assert judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True)) == [RUN]
-    assert judge.acknowledged("n1", 1, Completion(singles, 0, 2, 9, whole=False)) == singles
+    assert (
+        judge.acknowledged("n1", 1, Completion(singles, 0, 2, size_of(singles), whole=False))
+        == singles
+    )
 
 
 @pytest.mark.parametrize("offset", [1, 2, 100])
@@ -282,18 +291,18 @@ def test_what_was_submitted_after_an_acknowledgement_lies_behind_it() -> None:
     first, second = AppendTicket(2, "n1", 1, (B,)), AppendTicket(3, "n1", 1, (A,))
     judge = acknowledgements()
     judge.submitted([first])
-    judge.acknowledged("n1", 1, Completion([first], 1, 1, 9, whole=False))
+    judge.acknowledged("n1", 1, Completion([first], 1, 1, size_of([first]), whole=False))
     judge.submitted([second])
     with pytest.raises(Violation, match="lies at offset 0, before what was acknowledged"):
-        judge.acknowledged("n1", 1, Completion([second], 0, 1, 9, whole=False))
+        judge.acknowledged("n1", 1, Completion([second], 0, 1, size_of([second]), whole=False))
 
 
 def test_what_was_submitted_together_may_be_acknowledged_in_any_order() -> None:
     both = [AppendTicket(2, "n1", 1, (B,)), AppendTicket(3, "n1", 1, (A,))]
     judge = acknowledgements()
     judge.submitted(both)
-    judge.acknowledged("n1", 1, Completion(both[:1], 1, 1, 9, whole=False))
-    judge.acknowledged("n1", 1, Completion(both[1:], 0, 1, 9, whole=False))
+    judge.acknowledged("n1", 1, Completion(both[:1], 1, 1, size_of(both[:1]), whole=False))
+    judge.acknowledged("n1", 1, Completion(both[1:], 0, 1, size_of(both[1:]), whole=False))
 
 
 def test_an_acknowledgement_by_another_life_is_wrong() -> None:
@@ -328,3 +337,13 @@ def test_a_barrier_covers_what_was_delivered_anywhere_before_it() -> None:
     judge.passed("n1", late)
     with pytest.raises(Violation, match=f"barrier {late} holds on n2"):
         judge.passed("n2", late)
+
+
+@pytest.mark.parametrize(("size", "whole"), [(0, False), (8, True)])
+def test_an_acknowledgement_gives_back_the_room_that_its_records_took(
+    size: int, whole: bool
+) -> None:
+    judge = acknowledgements()
+    one = AppendTicket(2, "n1", 1, (B,))
+    with pytest.raises(Violation, match="gives back other room"):
+        judge.acknowledged("n1", 1, Completion([one, one][:1], 1, 1, size, whole=whole))

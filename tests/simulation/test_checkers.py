@@ -339,11 +339,10 @@ def test_a_barrier_covers_what_was_delivered_anywhere_before_it() -> None:
         judge.passed("n2", late)
 
 
-@pytest.mark.parametrize(("size", "whole"), [(0, False), (8, True)])
+@pytest.mark.parametrize(("size", "whole"), [(0, False), (16, True)])
 def test_an_acknowledgement_gives_back_the_room_that_its_records_took(
     size: int, whole: bool
 ) -> None:
-    judge = acknowledgements()
-    one = AppendTicket(2, "n1", 1, (B,))
+    singles = [AppendTicket(2, "n1", 1, (A,)), AppendTicket(3, "n1", 1, (B,))]
     with pytest.raises(Violation, match="gives back other room"):
-        judge.acknowledged("n1", 1, Completion([one, one][:1], 1, 1, size, whole=whole))
+        acknowledgements().acknowledged("n1", 1, Completion(singles, 0, 2, size, whole=whole))

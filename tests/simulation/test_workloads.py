@@ -145,7 +145,7 @@ class Counting(KeyValue):
         super().__init__()
         self.calls = 0
 
-    def apply(self, records: Sequence[Record]) -> Sequence[Any]:
+    def apply(self, records: Sequence[Record]) -> Any:
         self.calls += 1
         return super().apply(records)
 
@@ -156,7 +156,7 @@ class Counting(KeyValue):
 class Guessing(KeyValue):
     """Answers what it likes."""
 
-    def apply(self, records: Sequence[Record]) -> Sequence[Any]:
+    def apply(self, records: Sequence[Record]) -> Any:
         return [self.chance.random() for _ in super().apply(records)]
 
     chance = Random(1)
@@ -172,7 +172,7 @@ class Undigested(KeyValue):
 class Emptying(KeyValue):
     """Uses up the list that it is given."""
 
-    def apply(self, records: Sequence[Record]) -> Sequence[Any]:
+    def apply(self, records: Sequence[Record]) -> Any:
         results = super().apply(list(records))
         assert isinstance(records, list)
         records.clear()

@@ -38,6 +38,7 @@ REGRESSION_SEEDS: dict[str, dict[int, str]] = {
     "raft": {
         1534: "the reply to a past term's heartbeat confirmed a round of reads of this term",
         441: "the answer to a read of an earlier life let a barrier of this life pass",
+        131442: "an old NotLeader sent appends to a node that does not lead, for ever",
         207837: "an old NotLeader sent appends to a node that does not lead, for ever",
     },
     "paxos": {},

@@ -219,11 +219,13 @@ class Origin:
         self.deadline = None
         self.rewind()
 
-    def redirect(self, now: int, leader: str | None) -> None:
-        """Whom this node took for the leader names another: try that one, at most once a period."""
-        if leader is None or leader == self._node or now < self._redirect_after:
+    def redirect(self, now: int, sender: str, leaders: Sequence[str | None]) -> None:
+        """Whom this node forwards to does not lead: try the first other one of these, at most once
+        a period. What anybody else says of itself is no news."""
+        others = [leader for leader in leaders if leader not in {None, sender, self._node}]
+        if sender != self._target or not others or now < self._redirect_after:
             return
-        self._target = leader
+        self._target = others[0]
         self._redirect_after = now + self._limits.retry_ms
         self.rewind()
 

@@ -134,8 +134,9 @@ class Trunk:
             parts.origin.expected(message.next_sequence)
 
     def _not_leader(self, now: int, sender: str, message: NotLeader) -> None:
-        if sender == self._parts.core.leadership.leader:
-            self._parts.origin.redirect(now, message.leader)
+        # The one named may be out of date, and then what this node's core knows is a way back.
+        leaders = (message.leader, self._parts.core.leadership.leader)
+        self._parts.origin.redirect(now, sender, leaders)
 
     def _read_request(self, now: int, sender: str, message: ReadRequest) -> None:
         self._parts.reads.requested(now, sender, message)

@@ -1,22 +1,29 @@
 """`python -m replog.testing`: simulate many seeds, or repeat one.
 
-Exit codes: 0 no rule was broken, 1 some seed failed, 2 wrong usage.
+Exit codes: 0 no rule was broken, 1 some seed failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import suppress
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from replog.agreements import DEFAULT_AGREEMENT, load_agreement
 from replog.errors import ConfigError
 from replog.testing.campaign import Result, run_campaign
-from replog.testing.shrink import describe, shrink, trace
+from replog.testing.shrink import Size, describe, shrink
 from replog.testing.simulation import Simulation, SimulationFailure, simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MS_PER_HOUR = 3_600_000
 PROGRESS_SECONDS = 2.0
+EXIT_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -51,6 +58,11 @@ def main() -> int:
         return campaign(arguments.agreement, seeds, arguments.processes)
     except ConfigError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def repeat(agreement: str, seed: int, *, trace: bool) -> int:
@@ -74,13 +86,28 @@ def simplify(agreement: str, seed: int) -> int:
     except SimulationFailure as failure:
         say(str(failure))
         say("looking for a simpler run ...")
-        shrunk = shrink(failure, layer, simulation.world.plan)
-        trace(seed, layer, shrunk.plan, sys.stdout.write)
+        shrunk = shrink(simulation, failure, progress())
+        with suppress(SimulationFailure):
+            simulation.again(shrunk.plan, sys.stdout.write).run()
         say(f"after {shrunk.runs} runs: {describe(shrunk.plan)}")
+        say(f"before: {shrunk.before}; after: {shrunk.after}")
         say(f"{shrunk.failure.kind}: {shrunk.failure.reason}")
         return 1
     say(f"seed {seed}: no failure")
     return 0
+
+
+def progress() -> Callable[[int, Size], None]:
+    """What writes a line now and then, called again and again in a long search."""
+    spoken = monotonic()
+
+    def tell(runs: int, reached: Size) -> None:
+        nonlocal spoken
+        if monotonic() - spoken >= PROGRESS_SECONDS:
+            spoken = monotonic()
+            sys.stderr.write(f"after {runs} runs: {reached}\n")
+
+    return tell
 
 
 def campaign(agreement: str, seeds: range, processes: int) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replog.snapshot import StateDigest
-from replog.testing.choices import Violation
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from replog.store.interface import StoredSnapshot
     from replog.store.memory import MemoryDisk
     from replog.store.rules import Outline
-    from replog.testing.checkers import History, Stored
+    from replog.testing.checkers import Contents, History
 
 
 class Bases:
@@ -34,7 +34,7 @@ class Bases:
     def __init__(
         self,
         history: History,
-        stored: Stored,
+        contents: Contents,
         retention: Retention | None,
         *,
         by_number: bool,
@@ -42,7 +42,7 @@ class Bases:
     ) -> None:
         """`with_state`: each node keeps a state, without which nothing may be dropped."""
         self._history = history
-        self._stored = stored
+        self._contents = contents
         self._retention = retention
         self._by_number = by_number
         self._with_state = with_state
@@ -118,7 +118,7 @@ class Bases:
         if not self._by_number:
             return
         known = self._epochs.setdefault(index, epoch)
-        if known != epoch or self._stored.data(index, epoch) != self._history.entry(index):
+        if known != epoch or self._contents.data(index, epoch) != self._history.entry(index):
             raise Violation(f"{node} gives entry {index} the epoch {epoch}, others {known}")
 
     def _check_readers(

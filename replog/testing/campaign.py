@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -54,10 +55,19 @@ def run_campaign(agreement: str, seeds: Sequence[int], processes: int) -> Iterat
             total = add(total, run_seeds(agreement, task))
             yield total
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run_seeds, agreement, task) for task in tasks]):
-            total = add(total, future.result())
-            yield total
+    # Ctrl-C ends the workers at once: one that caught it would go on with its next task.
+    with ProcessPoolExecutor(
+        processes,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_DFL),
+    ) as pool:
+        try:
+            for future in as_completed([pool.submit(run_seeds, agreement, task) for task in tasks]):
+                total = add(total, future.result())
+                yield total
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def add(one: Result, other: Result) -> Result:

@@ -1,4 +1,7 @@
-"""The judges of a simulated run: each knows one rule, and none asks the code it judges.
+"""The judges of a simulated run: each knows one rule, and what it has seen.
+
+With what they judge they share how quorums are counted, how epochs are ordered, and how entries are
+unpacked.
 
 ================== =============================================================================
 class              rule
@@ -11,7 +14,7 @@ class              rule
 `Leaders`          an epoch has one leader, in one of its lives
 `Votes`, `Ballots` a promise on a disk never falls; no message leaves that promises more than the
                    sender's disk has held; see `promises`
-`Stored`           an index and an epoch name the same bytes on every disk
+`Contents`         an index and an epoch name the same bytes on every disk
 `Acknowledgements` an acknowledged record lies where it was said to, behind all that were
                    acknowledged before it was submitted, and is acknowledged once; a refused one
                    never appears
@@ -31,8 +34,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from replog.entry import DIGEST_START, Epoch, unpack_records
 from replog.producers import Producers
 from replog.testing.bases import Bases
-from replog.testing.choices import Choices, Violation
+from replog.testing.choices import Choices
 from replog.testing.promises import Ballots, Votes
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     from replog.store.memory import MemoryDisk
 
 
-class Ticket(NamedTuple):
+class AppendTicket(NamedTuple):
     """One append: the records it is about, and who was asked."""
 
     number: int
@@ -218,8 +222,8 @@ class Leaders:
         return True
 
 
-class Stored:
-    """Entries on the disks."""
+class Contents:
+    """What the entries on the disks hold."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, Epoch], bytes] = {}
@@ -228,7 +232,7 @@ class Stored:
         """What was ever stored as this entry."""
         return self._known.get((index, epoch))
 
-    def stored(self, node: str, entry: StoredEntry) -> None:
+    def wrote(self, node: str, entry: StoredEntry) -> None:
         """A commit has written an entry."""
         if self._known.setdefault((entry.index, entry.epoch), entry.data) != entry.data:
             raise Violation(f"{node} stores other bytes as entry {entry.index} of {entry.epoch}")
@@ -245,16 +249,16 @@ class Acknowledgements:
         self._floors: dict[int, int] = {}
         """Of each open ticket, what that was when it was submitted."""
 
-    def submitted(self, tickets: Sequence[Ticket]) -> None:
+    def submitted(self, tickets: Sequence[AppendTicket]) -> None:
         """Records are handed to a node."""
         self._floors.update({ticket.number: self._end for ticket in tickets})
 
-    def acknowledged(self, node: str, life: int, completion: Completion) -> Sequence[Ticket]:
+    def acknowledged(self, node: str, life: int, completion: Completion) -> Sequence[AppendTicket]:
         """Records of this life are said to be in the log; their tickets."""
-        tickets: list[Ticket] = []
-        offset = completion.base_offset
+        tickets: list[AppendTicket] = []
+        offset, size = completion.base_offset, 0
         for ticket in completion.tickets:
-            if not isinstance(ticket, Ticket) or (ticket.node, ticket.life) != (node, life):
+            if not isinstance(ticket, AppendTicket) or (ticket.node, ticket.life) != (node, life):
                 raise Violation(f"life {life} of {node} acknowledges {ticket}")
             if ticket.number in self._done:
                 raise Violation(f"{ticket} is acknowledged twice")
@@ -265,17 +269,21 @@ class Acknowledgements:
             if tuple(self._history.records[offset:end]) != ticket.payloads:
                 raise Violation(f"{ticket} is acknowledged at offset {offset}, where it is not")
             offset = end
+            size += sum(map(len, ticket.payloads))
             tickets.append(ticket)
         self._end = max(self._end, offset)
         if offset != completion.base_offset + completion.count:
             raise Violation(f"{completion} acknowledges another number of records")
+        whole = len(tickets) == 1 and (completion.whole or completion.count > 1)
+        if whole != completion.whole or (not whole and size != completion.size):
+            raise Violation(f"{completion} gives back other room than it took: {size} bytes")
         return tickets
 
-    def skipped(self, node: str, life: int, completion: Completion) -> Sequence[Ticket]:
+    def skipped(self, node: str, life: int, completion: Completion) -> Sequence[AppendTicket]:
         """Records of this life are said to be in the log, nobody knows where; their tickets."""
-        tickets: list[Ticket] = []
+        tickets: list[AppendTicket] = []
         for ticket in completion.tickets:
-            if not isinstance(ticket, Ticket) or (ticket.node, ticket.life) != (node, life):
+            if not isinstance(ticket, AppendTicket) or (ticket.node, ticket.life) != (node, life):
                 raise Violation(f"life {life} of {node} has {ticket} skipped")
             if ticket.number in self._done:
                 raise Violation(f"{ticket} is answered twice")
@@ -289,7 +297,7 @@ class Acknowledgements:
     def refused(self, tickets: Sequence[object]) -> None:
         """A node that is closed says that these are not in the log and never will be."""
         for ticket in tickets:
-            if not isinstance(ticket, Ticket) or ticket.number in self._done:
+            if not isinstance(ticket, AppendTicket) or ticket.number in self._done:
                 raise Violation(f"{ticket} is refused after it was acknowledged")
             if ticket.payloads[0] in self._history.records:
                 raise Violation(f"{ticket} is refused and yet in the log")
@@ -389,9 +397,9 @@ class Checkers:
         self.leaders = Leaders(by_number=by_number)
         self.choices = Choices(quorums, by_number=by_number)
         self.promises = Votes(disks) if by_number else Ballots(disks, self.choices)
-        self.stored = Stored()
+        self.contents = Contents()
         self.bases = Bases(
-            self.history, self.stored, retention, by_number=by_number, with_state=with_state
+            self.history, self.contents, retention, by_number=by_number, with_state=with_state
         )
         self.acknowledgements = Acknowledgements(self.history)
         self.barriers = Barriers(self.history)
@@ -402,7 +410,7 @@ class Checkers:
         """A commit has carried out a write, or passed through the state after it."""
         self.promises.wrote(node, write)
         for entry in write.entries:
-            self.stored.stored(node, entry)
+            self.contents.wrote(node, entry)
             self.choices.wrote(node, entry)
 
     def leaves(self, node: str, to: str, message: Message) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from replog.testing.violation import Violation
+
 if TYPE_CHECKING:
     from replog.agreement import Message
     from replog.entry import Epoch
@@ -20,19 +22,8 @@ if TYPE_CHECKING:
     from replog.store.interface import StoredEntry
 
 
-class Violation(Exception):
-    """A rule is broken."""
-
-
-def falls(before: Epoch, after: Epoch, *, by_number: bool) -> bool:
-    """Whether a promise that was `before` must not become `after`. By number: it is a vote, and
-    given once."""
-    revoked = before.node != "" and after.number == before.number and after.node != before.node
-    return after < before or (by_number and revoked)
-
-
-class Held(NamedTuple):
-    """One value under one epoch."""
+class Copies(NamedTuple):
+    """Those of one value under one epoch."""
 
     data: bytes
     nodes: set[str]
@@ -45,7 +36,7 @@ class Choices:
     def __init__(self, quorums: Quorums, *, by_number: bool) -> None:
         self._final = not by_number
         self._quorums = quorums
-        self._held: defaultdict[int, dict[Epoch, Held]] = defaultdict(dict)
+        self._held: defaultdict[int, dict[Epoch, Copies]] = defaultdict(dict)
         self._chosen: dict[int, Epoch] = {}
         """Of each index, the lowest epoch under which a value is chosen."""
         self.index = 0
@@ -59,7 +50,7 @@ class Choices:
     def wrote(self, node: str, entry: StoredEntry) -> None:
         """A commit has written an entry, or passed through a state that held it."""
         index, epoch, data = entry
-        held = self._held[index].setdefault(epoch, Held(data, set()))
+        held = self._held[index].setdefault(epoch, Copies(data, set()))
         held.nodes.add(node)
         if self._quorums.can_commit(held.nodes):
             self._chosen[index] = min(epoch, self._chosen.get(index, epoch))

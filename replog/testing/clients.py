@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replog.testing.checkers import Ticket
+from replog.testing.checkers import AppendTicket
+from replog.testing.plan import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,10 @@ class Clients:
         self._next_ticket = 0
         self._next_number: dict[tuple[str, int], int] = {}
         self._over = False
+        self._number = 0
+        """Of the last request that was drawn."""
+        self.put: list[int] = []
+        """The numbers of the requests at random that a node was given."""
 
     def begin(self) -> None:
         """The first request comes soon."""
@@ -52,20 +57,25 @@ class Clients:
         if self._over:
             return
         self._await_next()
+        self._number += 1
         world = self._world
         host = world.random.choice(self._hosts)
         if host.replica is None or len(host.tickets) >= OPEN_TICKETS_MAX:
             return
+        if not is_kept(self._number, world.plan.requests_kept):
+            return  # here, so that leaving out what no node takes anyway changes nothing
+        self.put.append(self._number)
         kind = world.below(10)
-        if kind < 2:
+        barriers = world.plan.barriers_per_10_requests
+        if kind < barriers:
             host.barrier()
         else:
-            whole = kind == 2 and world.machines is None  # a command is a record of its own
+            whole = kind == barriers and world.machines is None  # a command is a record of its own
             self.append(host, 1 + world.below(RECORDS_PER_REQUEST_MAX), whole=whole)
 
-    def _ticket(self, host: Host, payloads: tuple[bytes, ...]) -> Ticket:
+    def _ticket(self, host: Host, payloads: tuple[bytes, ...]) -> AppendTicket:
         self._next_ticket += 1
-        return Ticket(self._next_ticket, host.node, host.life, payloads)
+        return AppendTicket(self._next_ticket, host.node, host.life, payloads)
 
     def _record(self, host: Host) -> bytes:
         """Names the node, its life and the record's number there; then a command, or filled up to

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from replog.agreements import installed_agreements, load_agreement
 from replog.errors import ConfigError
-from replog.testing.choices import Violation
+from replog.testing.network import links_but
 from replog.testing.plan import Plan
 from replog.testing.simulation import Simulation
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,11 +178,7 @@ class Trial:
             self._leave_behind(places[HUB])
         if self._leader() != places[LEADER]:
             raise Violation("another node has come to lead before the cut")
-        cut = [
-            (places[one], places[other])
-            for one, other in permutations(range(pattern.nodes), 2)
-            if not pattern.stays(one, other)
-        ]
+        cut = links_but(places, pattern.stays)
         simulation.network.cut(cut)
         clients = self._reaching_a_quorum(cut)
         feed.move(clients)

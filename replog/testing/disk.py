@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from replog.errors import StoreFailed
 from replog.loads import carry_out
 from replog.replica.effects import LoadEntries, LoadPart
+from replog.store.rules import fold
 from replog.testing.taking import damaged
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -135,6 +137,7 @@ class DiskThreads:
         finally:
             if self._disk.outline is not before:
                 self._judge(before, readers, batches)
+                _judge_group(before, batches, self._disk)
         world.tally["commits"] += 1
         world.tally["commits of several batches"] += len(batches) > 1
         world.tally["commits that nobody was told of"] += not reported
@@ -176,3 +179,15 @@ class DiskThreads:
 def _installs(batches: Sequence[Batch]) -> bool:
     """Whether one of them begins the log anew behind a snapshot."""
     return any(write.install is not None for batch in batches for write in batch.writes)
+
+
+def _judge_group(before: Outline, batches: Sequence[Batch], disk: MemoryDisk) -> None:
+    """Nothing may be written behind the end of a log: memory forgets it, a real disk would not."""
+    truncates = any(write.truncate_from is not None for batch in batches for write in batch.writes)
+    if len(batches) > 1 and truncates and not any(batch.compact_to for batch in batches):
+        changes, after = fold(before, batches, disk.row)
+        if changes.appended and changes.appended[-1].index > after.last_index:
+            raise Violation(
+                f"a commit writes entry {changes.appended[-1].index} behind the end of the log, "
+                f"{after.last_index}"
+            )

@@ -21,18 +21,17 @@ from replog.membership import cluster_id
 from replog.replica.catchup import KeepPolicy
 from replog.replica.replica import Replica
 from replog.store.memory import MemoryDisk, MemoryStore
-from replog.testing.checkers import Ticket
-from replog.testing.choices import Violation
+from replog.testing.checkers import AppendTicket
 from replog.testing.disk import DiskThreads
 from replog.testing.keeper import Keeper
 from replog.testing.network import Frame
 from replog.testing.plan import DOOM_EFFECTS_MAX, INSTALL_EFFECTS_MAX
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from replog.replica.effects import Completion, Effects, Outgoing
-    from replog.replica.effects import Ticket as AnyTicket
+    from replog.replica.effects import Completion, Effects, Outgoing, Ticket
     from replog.testing.machines import Fed
     from replog.testing.network import Network
     from replog.testing.world import World
@@ -171,7 +170,9 @@ class Host:
         barriers = [number for number in others if isinstance(number, int)]
         self._world.trace.record(self.node, "close", len(refused), len(unknown), len(barriers))
         self._world.checkers.acknowledgements.refused(refused)
-        tickets = [ticket.number for ticket in (*refused, *unknown) if isinstance(ticket, Ticket)]
+        tickets = [
+            ticket.number for ticket in (*refused, *unknown) if isinstance(ticket, AppendTicket)
+        ]
         if sorted(tickets) != sorted(self.tickets) or set(barriers) != self.barriers:
             raise Violation(f"{self.node} closes and leaves appends or barriers without an answer")
         self._end_life()
@@ -203,7 +204,7 @@ class Host:
         self._frames.append(frame)
         self._wake(self._world.schedule.now)
 
-    def append_records(self, tickets: Sequence[Ticket]) -> None:
+    def append_records(self, tickets: Sequence[AppendTicket]) -> None:
         """Single appends."""
         records = [ticket.payloads[0] for ticket in tickets]
         size = sum(map(len, records))
@@ -211,7 +212,7 @@ class Host:
             tickets, lambda replica, _: replica.submit_records(records, list(tickets), size)
         )
 
-    def append_run(self, ticket: Ticket) -> None:
+    def append_run(self, ticket: AppendTicket) -> None:
         """One run, all or nothing."""
         body, count = pack_run(ticket.payloads), len(ticket.payloads)
         self._submit([ticket], lambda replica, _: replica.submit_run(body, count, ticket))
@@ -226,7 +227,7 @@ class Host:
             self._world.machines.asked(number, self._world.schedule.now)
         self._put_in(self._requests, lambda replica, _: replica.barrier(number))
 
-    def _submit(self, tickets: Sequence[Ticket], append: Input) -> None:
+    def _submit(self, tickets: Sequence[AppendTicket], append: Input) -> None:
         now = self._world.schedule.now
         payloads = [payload for ticket in tickets for payload in ticket.payloads]
         self._world.checkers.history.submitted.update(payloads)
@@ -402,7 +403,7 @@ class Host:
         world.tally["skipped"] += completion.count
         world.trace.record(self.node, "skip", completion.count)
 
-    def _pass(self, barrier: AnyTicket) -> None:
+    def _pass(self, barrier: Ticket) -> None:
         world = self._world
         if not isinstance(barrier, int) or barrier not in self.barriers:
             raise Violation(f"{self.node} passes {barrier}, which was not asked for")
@@ -419,7 +420,7 @@ class Host:
         self, what: str, probability: float, effects_max: int = DOOM_EFFECTS_MAX
     ) -> None:
         if self._world.chance(probability):
-            self._world.strike(self.node, what)
+            self._world.record_fault(self.node, what)
             self.cut_at = self.effects + 1 + self._world.below(effects_max)
 
     def _cut(self) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
 from replog.replica.effects import LoadDroppable
 from replog.replica.snapshots import PIN_MS
-from replog.testing.choices import Violation
 from replog.testing.taking import PieceTicket, SealTicket, Taking, state_at, state_of
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

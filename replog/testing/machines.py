@@ -4,7 +4,8 @@ Rules of this file:
 
 1. A machine begins empty with each life, and takes what the disk says was delivered, then what the
    replica delivers.
-2. After the same entry every machine has the same digest, in every life.
+2. After the same entry every machine has the same digest, in every life, and has answered the
+   same. In how many calls it takes the records of an entry differs from node to node and life.
 3. What a command answered, and what was read after a barrier, becomes an `Operation`: a history
    that `replog.testing.linearizability.check` can judge.
 """
@@ -12,18 +13,18 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.entry import parse_entry
 from replog.machine import apply_all
 from replog.reading import records_of
-from replog.testing.choices import Violation
 from replog.testing.linearizability import PENDING, Operation
 from replog.testing.taking import state_of
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from random import Random
 
     from replog.entry import Entry
     from replog.machine import Digests, Record
@@ -45,7 +46,8 @@ class Workload:
     """Draws a question, asks the machine, and returns both: (input, output). Asked after a
     barrier."""
     check: Callable[[Any], object] | None = None
-    """Raises for a machine that breaks a rule of its own; called after every entry."""
+    """Raises, or answers False, for a machine that breaks a rule of its own; called after every
+    entry."""
 
 
 class _Open(NamedTuple):
@@ -64,6 +66,10 @@ class Machines:
         self._random = random
         self._digests: dict[int, bytes] = {}
         """By index."""
+        self._results: dict[int, Any] = {}
+        """By offset: the first answer to each record."""
+        self._cuts = Random(0)
+        """Where the records of an entry are cut. Apart from `random`: runs stay as they were."""
         self._open: dict[int, _Open] = {}
         """By ticket."""
         self._asked_at: dict[int, int] = {}
@@ -106,10 +112,16 @@ class Machines:
             record._replace(data=record.data.partition(b" ")[2])
             for record in records_of(row, entry)
         ]
-        fed.take(records)
-        if self._workload.check is not None:
-            self._workload.check(fed.machine)
+        cut = self._cuts.randint(0, len(records))
+        for some in (records[:cut], records[cut:]):
+            for offset, result in fed.take(some):
+                if self._results.setdefault(offset, result) != result:
+                    raise Violation(f"two machines differ in their answer to record {offset}")
+        if self._workload.check is not None and self._workload.check(fed.machine) is False:
+            raise Violation(f"after entry {row.index} the check of a machine answers False")
         digest = fed.machine.digest()
+        if type(digest) is not bytes:
+            raise Violation(f"a digest is of bytes, not {digest!r:.60}")
         if self._digests.setdefault(row.index, digest) != digest:
             raise Violation(f"after entry {row.index} two machines differ: one is not a function")
 
@@ -152,8 +164,10 @@ class Fed:
         self.results: dict[int, Any] = {}
         """By offset."""
 
-    def take(self, records: Sequence[Record]) -> None:
-        """Apply these."""
+    def take(self, records: Sequence[Record]) -> Sequence[tuple[int, Any]]:
+        """Apply these; each offset with its answer."""
+        offsets = [record.offset for record in records]  # the list is the machine's from here on
         results = apply_all(self.machine, records) if records else ()
-        for record, result in zip(records, results, strict=True):
-            self.results[record.offset] = result
+        answers = list(zip(offsets, results, strict=True))
+        self.results.update(answers)
+        return answers

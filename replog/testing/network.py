@@ -3,14 +3,16 @@
 Rules of this file:
 
 1. A channel (from, to, bulk or control) keeps its order, but for frames that the weather lets
-   overtake.
+   overtake, and those under way when their link is cut: held back, they come after later ones.
 2. A frame belongs to the life that sent it and reaches whichever life runs when it arrives.
-3. A channel holds at most `HIGH_WATER_MARK` frames; more are lost.
+3. At most `HIGH_WATER_MARK` frames of a channel are under way, and a cut link holds back at most
+   as many; more are lost.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
@@ -37,6 +39,16 @@ class Frame(NamedTuple):
     bulk: bool
 
 
+def links_but(nodes: Sequence[str], stays: Callable[[int, int], bool]) -> list[Link]:
+    """All links between these, each in its one direction, but those that stay from one place in the
+    sequence to another."""
+    return [
+        (nodes[one], nodes[other])
+        for one, other in permutations(range(len(nodes)), 2)
+        if not stays(one, other)
+    ]
+
+
 class Network:
     """Links between nodes."""
 
@@ -47,6 +59,8 @@ class Network:
         self._cut: Counter[Link] = Counter()
         """How many partitions cut each link."""
         self._held: dict[Link, deque[Frame]] = {}
+        self._slowness_ms: dict[Link, int] = {}
+        """By how much longer a frame takes on each link; drawn when the first one is sent."""
         self._latest: dict[tuple[str, str, bool], int] = {}
         """When the latest frame of a channel arrives."""
         self._under_way: Counter[tuple[str, str, bool]] = Counter()
@@ -107,6 +121,8 @@ class Network:
             self._drop(frame, "high-water mark")
             return
         time = world.schedule.now + world.below(weather.delay_ms_max + 1)
+        if weather.slow_link:
+            time += self._extra_ms(frame.sender, frame.to)
         if world.chance(weather.long_delay):
             world.tally["long delays"] += 1
             time += world.below(weather.long_delay_ms_max)
@@ -117,6 +133,15 @@ class Network:
             time = self._latest[channel] = max(time, latest)
         self._under_way[channel] += 1
         world.schedule.at(time, self._land, channel, frame)
+
+    def _extra_ms(self, sender: str, to: str) -> int:
+        """By how much longer a frame takes on this link than on others."""
+        link, world = (sender, to), self._world
+        if link not in self._slowness_ms:
+            is_slow = world.chance(world.weather.slow_link)
+            most_ms = world.weather.slow_link_ms_max if is_slow else 0
+            self._slowness_ms[link] = most_ms - world.below(most_ms >> 1)
+        return self._slowness_ms[link]
 
     def _land(self, channel: tuple[str, str, bool], frame: Frame) -> None:
         self._under_way[channel] -= 1

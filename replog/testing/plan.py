@@ -13,6 +13,7 @@ from replog.config import KIB, MIB, Limits
 from replog.retention import Retention
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
 STRIKES = (
@@ -33,6 +34,9 @@ STRIKES = (
 
 LEFT_BEHIND = "left behind"
 """A node is down or cut off for so long that the others drop what it lacks."""
+PROFILE_STRIKES = ("isolated new leader", "unheard leader")
+"""In runs of some profiles alone, see `PROFILES`: a leader is cut off once in each leadership, or
+hears the others and is not heard."""
 
 RARE_STRIKES = ("bridge", "chain", "star", "wiped disk")
 """Beside the others in few runs: links that leave the nodes connected in part, and the loss of all
@@ -46,7 +50,8 @@ INSTALL_EFFECTS_MAX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
-    """Faults that are always in the air. Probabilities are per frame, or per commit."""
+    """Faults that are always in the air. A probability is of a frame, unless it says of
+    what."""
 
     loss: float = 0.0
     duplication: float = 0.0
@@ -78,6 +83,10 @@ class Weather:
     """Of a part of a snapshot that is not what was kept."""
     slowness_max: int = 1
     """Each disk is slower by a factor drawn from 1 to this."""
+    slow_link: float = 0.0
+    """Of a link that is slow, in its one direction: every frame takes longer, by a time between
+    half of `slow_link_ms_max` and all of it."""
+    slow_link_ms_max: int = 600
 
 
 CALM = Weather()
@@ -97,14 +106,15 @@ class Plan:
     start_ms_max: int = 300
     """The nodes start, in random order, within this."""
     trouble_ms: int = 3000
-    """How long the safety phase lasts, from the first start on."""
+    """How long the safety phase lasts, from time 0."""
     request_ms_mean: int = 25
     """Between two requests of the clients."""
     record_bytes_max: int = 40
+    barriers_per_10_requests: int = 2
     restart_all: bool = False
     """All nodes crash at the end of the safety phase."""
     settle_ms_max: int = 20_000
-    """How soon after the last fault everything must be done."""
+    """How soon after the last fault everything must be done; each open append adds to it."""
     rest_ms: int = 0
     """How long the cluster is watched after that."""
     retention: Retention | None = None
@@ -115,6 +125,22 @@ class Plan:
     """Between two words of the named readers of a node; 0: there are none."""
     drift_max: float = 0.0
     """Each node's clock is faster or slower than time by a share of up to this."""
+    requests_kept: tuple[int, ...] | None = None
+    """The clients put only these of their requests, which count from 1; None: all."""
+    strikes_kept: tuple[int, ...] | None = None
+    """Only these of the strikes happen, which count from 1; None: all."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.strikes).difference(
+            STRIKES, PROFILE_STRIKES, RARE_STRIKES, (LEFT_BEHIND,)
+        )
+        if unknown:
+            raise ValueError(f"no strike is called {sorted(unknown)}")
+
+
+def is_kept(number: int, kept: tuple[int, ...] | None) -> bool:
+    """Whether the request or strike of this number is not left out."""
+    return kept is None or number in kept
 
 
 def draw_plan(random: Random) -> Plan:
@@ -137,10 +163,15 @@ def draw_plan(random: Random) -> Plan:
 
 def with_rarities(plan: Plan, random: Random) -> Plan:
     """The plan with what few runs have beside it. Apart from `draw_plan`, so that a new rarity
-    leaves the other runs as they were."""
+    leaves the other runs as they are."""
     rare = [strike for strike in RARE_STRIKES if random.random() < 0.1]
     drift_max = random.choice((0.001, 0.02, 0.1)) if random.random() < 0.2 else 0.0
     plan = replace(plan, strikes=(*plan.strikes, *rare), drift_max=drift_max)
+    chosen = random.random()
+    for share, profile in PROFILES:
+        if chosen < share:
+            return profile(plan, random)
+        chosen -= share
     return _with_compaction(plan, random) if random.random() < 0.25 else plan
 
 
@@ -218,3 +249,95 @@ def _draw_weather(random: Random) -> Weather:
         doomed_voter=sometimes(0.4),
         slowness_max=random.choice((1, 1, 4, 20)),
     )
+
+
+def _young_leaders(plan: Plan, random: Random) -> Plan:
+    """Each leader is cut off soon after it was elected, and entries travel one by one: what a
+    leadership leaves behind is half done, and lies on few nodes."""
+    return replace(
+        plan,
+        nodes=3,
+        limits=replace(plan.limits, message_bytes_max=1),
+        weather=Weather(delay_ms_max=random.choice((10, 30, 60)), commit_ms_max=3),
+        strikes=("isolated new leader",),
+        strike_ms_mean=random.choice((40, 100)),
+        strike_length_ms_max=random.choice((100, 400)),
+        trouble_ms=random.randint(4000, 8000),
+        request_ms_mean=80,
+        restart_all=False,
+    )
+
+
+def _unheard_leaders(plan: Plan, random: Random) -> Plan:
+    """Links that are slow in one direction, and leaders whom the others do not hear: old answers
+    reach a leader whose successor it does not know."""
+    return replace(
+        plan,
+        nodes=3,
+        weather=Weather(
+            delay_ms_max=random.choice((3, 10)),
+            slow_link=random.choice((0.15, 0.25)),
+            slow_link_ms_max=1000,
+        ),
+        strikes=("unheard leader", *random.choice(((), ("isolated leader",)))),
+        strike_ms_mean=1000,
+        strike_length_ms_max=random.choice((200, 500)),
+        trouble_ms=random.randint(4000, 8000),
+        request_ms_mean=30,
+        barriers_per_10_requests=random.choice((2, 6)),
+        restart_all=False,
+    )
+
+
+def _short_lives(plan: Plan, random: Random) -> Plan:
+    """Slow links, many barriers, and nodes that come back sooner than an answer to what they asked
+    in the life before."""
+    return replace(
+        plan,
+        nodes=3,
+        weather=Weather(
+            delay_ms_max=random.choice((3, 10)),
+            slow_link=0.3,
+            slow_link_ms_max=random.choice((150, 300, 600)),
+        ),
+        strikes=("crash", *random.choice(((), ("close",), ("cut",)))),
+        strike_ms_mean=random.choice((100, 200)),
+        strike_length_ms_max=random.choice((30, 100)),
+        trouble_ms=random.randint(3000, 5000),
+        request_ms_mean=10,
+        barriers_per_10_requests=6,
+        restart_all=False,
+    )
+
+
+def _stalled_disks(plan: Plan, random: Random) -> Plan:
+    """Commits that take longer than an election, and leaders that are cut off while their writes
+    wait: entries are replaced before they are on the disk."""
+    return replace(
+        plan,
+        nodes=random.choice((3, 3, 5)),
+        limits=replace(plan.limits, entry_bytes_max=random.choice((1, 100))),
+        weather=Weather(
+            loss=random.choice((0.0, 0.1)),
+            holds=random.random() < 0.5,
+            commit_ms_max=random.choice((3, 20)),
+            stall=random.choice((0.03, 0.1)),
+            stall_ms_max=random.choice((600, 1200)),
+        ),
+        strikes=("isolated leader", *random.choice(((), ("broken link",), ("partition",)))),
+        strike_ms_mean=random.choice((200, 400)),
+        strike_length_ms_max=random.choice((30, 100, 300)),
+        trouble_ms=random.randint(2000, 4000),
+        request_ms_mean=20,
+        restart_all=False,
+    )
+
+
+PROFILES: tuple[tuple[float, Callable[[Plan, Random], Plan]], ...] = (
+    (0.06, _young_leaders),
+    (0.06, _unheard_leaders),
+    (0.03, _short_lives),
+    (0.06, _stalled_disks),
+)
+"""Faults that are dangerous together and seldom drawn together, and the share of the runs that each
+makes."""

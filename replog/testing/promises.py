@@ -22,7 +22,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.entry import NO_EPOCH, Epoch
-from replog.testing.choices import Violation, falls
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from replog.store.interface import StoredWrite
     from replog.store.memory import MemoryDisk
     from replog.testing.choices import Choices
+
+
+def falls(before: Epoch, after: Epoch, *, by_number: bool) -> bool:
+    """Whether a promise that was `before` must not become `after`. By number: it is a vote, and
+    given once."""
+    revoked = before.node != "" and after.number == before.number and after.node != before.node
+    return after < before or (by_number and revoked)
 
 
 class Votes:

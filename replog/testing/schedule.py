@@ -11,7 +11,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from replog.testing.choices import Violation
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

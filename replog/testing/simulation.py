@@ -1,8 +1,9 @@
 """One simulated run: a cluster of real replicas in virtual time, made from one seed.
 
 First the safety phase: nodes start, clients append, faults strike, checkers watch every turn. Then
-the liveness phase: all faults end, every node runs, and within `settle_ms_max` every node must have
-delivered the same log, with everything acknowledged that was appended in a life that still lasts.
+the liveness phase: all faults end, every node runs, and within `settle_ms_max`, and some more for
+each open append, every node must have delivered the same log, with everything acknowledged that was
+appended in a life that still lasts.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.codec import Codec
 from replog.store.memory import MemoryDisk
+from replog.store.opening import STORE_ID_BYTES
 from replog.testing.checkers import Checkers
-from replog.testing.choices import Violation
 from replog.testing.clients import Clients
 from replog.testing.host import Host
 from replog.testing.machines import Machines, Workload
@@ -24,6 +25,7 @@ from replog.testing.plan import CALM, Plan, draw_plan, with_rarities
 from replog.testing.schedule import Schedule
 from replog.testing.strikes import Strikes
 from replog.testing.trace import Trace
+from replog.testing.violation import Violation
 from replog.testing.world import World
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from replog.agreement import Agreement
     from replog.testing.linearizability import Operation
 
-STORE_ID_BYTES = 16
 SNAPSHOT_MS_MEAN = 400
 """Where machines are fed and the log is not kept."""
 SETTLE_MS_PER_APPEND = 100
@@ -75,18 +76,24 @@ class Simulation:
         *,
         nodes: int | None = None,
         workload: Workload | None = None,
+        as_drawn: bool = False,
     ) -> None:
         """The plan is drawn from the seed unless given; `nodes` is then that many. `write` takes
-        the lines of the trace. With a `workload` every node feeds a state machine."""
+        the lines of the trace. With a `workload` every node feeds a state machine. A given plan
+        `as_drawn` makes the run that it would make if the seed had drawn it."""
         self.seed = seed
         random = Random(seed)
-        drawn = plan is None
-        plan = with_rarities(draw_plan(random), Random(-1 - seed)) if plan is None else plan
+        self._workload = workload
+        self._as_drawn = as_drawn or plan is None
         self._repeat = "the same Simulation of this seed, from its own program"
-        if drawn and nodes is None and workload is None:
-            self._repeat = (
-                f"python -m replog.testing --agreement {agreement.name} --seed {seed} --shrink"
-            )
+        if plan is None:
+            plan = with_rarities(draw_plan(random), Random(-1 - seed))
+            if nodes is None and workload is None:
+                self._repeat = (
+                    f"python -m replog.testing --agreement {agreement.name} --seed {seed} --shrink"
+                )
+        elif as_drawn:
+            draw_plan(random)  # whatever chance decides next is as it is after drawing
         if nodes is not None:
             plan = replace(plan, nodes=nodes)
         machines = None if workload is None else Machines(workload, random)
@@ -132,12 +139,26 @@ class Simulation:
         `run` also those that were never answered."""
         return () if self.world.machines is None else self.world.machines.history
 
+    def again(self, plan: Plan, write: Callable[[str], object] | None = None) -> Simulation:
+        """A run like this one, under another plan; the same plan makes the same run, unless the
+        workload remembers."""
+        return Simulation(
+            self.seed,
+            self.world.agreement,
+            plan,
+            write,
+            workload=self._workload,
+            as_drawn=self._as_drawn,
+        )
+
     def run(self) -> Outcome:
         """Both phases. Raises `SimulationFailure`."""
         world = self.world
         try:
             self.trouble()
             self.settle()
+        except OSError:
+            raise  # nobody reads the trace any more
         except Exception as error:
             reason = str(error) if isinstance(error, Violation) else f"{error!r}"
             raise SimulationFailure(
@@ -178,7 +199,10 @@ class Simulation:
         deadline += open_appends * SETTLE_MS_PER_APPEND
         if not world.schedule.run(deadline, lambda: all(map(self._is_done, hosts))):
             raise Violation("not settled: " + "; ".join([self._unsettled(host) for host in hosts]))
+        changes = world.checkers.leaders.changes
         world.schedule.run(world.schedule.now + world.plan.rest_ms)
+        if world.checkers.leaders.changes > changes:
+            raise Violation("the leader changes while nothing happens")
         for host in hosts:
             self._inspect(host)
 
@@ -213,9 +237,11 @@ class Simulation:
                 raise Violation(f"the disk of {host.node} holds other bytes of entry {index}")
         if host.replica is None:
             raise Violation(f"{host.node} does not run at the end")
-        alarm = host.replica.status(Counter()).alarm
-        if alarm:
-            raise Violation(f"{host.node} raises an alarm: {alarm}")
+        status = host.replica.status(Counter())
+        if status.alarm:
+            raise Violation(f"{host.node} raises an alarm: {status.alarm}")
+        if status.pending_records:
+            raise Violation(f"{host.node} still counts {status.pending_records} records as open")
 
 
 def simulate(

@@ -8,6 +8,11 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
+from replog.entry import NO_EPOCH
+from replog.store.opening import STORE_ID_BYTES
+from replog.testing.network import links_but
+from replog.testing.plan import is_kept
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
 
 CLOCK_JUMP_MS_MAX = 3_600_000
 CUT_EFFECTS_MAX = 12
+LEADER_STRIKES = frozenset({"isolated leader", "isolated new leader", "unheard leader"})
+"""What strikes the leader, if there is one."""
 BARRIERS_PER_PARTITION = 10
 LEFT_BEHIND_MS_MIN = 300
 LEFT_BEHIND_MS_MAX = 1500
@@ -33,6 +40,12 @@ class Strikes:
         self._network = network
         self._partitions: list[list[Link]] = []
         self._over = False
+        self._isolated = NO_EPOCH
+        """The latest leadership that was struck as a new one."""
+        self._number = 0
+        """Of the last strike that was drawn."""
+        self.struck: list[int] = []
+        """The numbers of the strikes that happened."""
 
     def begin(self) -> None:
         """The safety phase begins."""
@@ -60,41 +73,47 @@ class Strikes:
         if self._over:
             return
         self._await_next()
+        self._number += 1
+        plan = self._world.plan
+        if is_kept(self._number, plan.strikes_kept):
+            self.struck.append(self._number)
+            what = self._world.random.choice(plan.strikes)
+            self._carry_out(what, self._victim(what))
+
+    def _carry_out(self, what: str, host: Host) -> None:
         world = self._world
-        what = world.random.choice(world.plan.strikes)
-        host = self._victim(what)
         match what:
             case "crash":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 self._crash(host)
             case "crash all":
-                world.strike("*", what)
+                world.record_fault("*", what)
                 for each in self._hosts:
                     self._crash(each)
             case "close":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 host.close()
                 world.schedule.after(self._length(), self._restart, host)
             case "cut":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 host.cut_at = host.effects + 1 + world.below(CUT_EFFECTS_MAX)
             case "disk failure":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 host.disk.failing = world.random.choice(("before", "after"))
                 world.schedule.after(self._length(), self._restart, host)
             case "disk full":
-                world.strike(host.node, what)
+                world.record_fault(host.node, what)
                 self._fill_disk(host, full=True)
                 world.schedule.after(self._length(), self._empty_disk, host)
             case "pause":
                 duration_ms = self._length()
-                world.strike(host.node, what, duration_ms)
+                world.record_fault(host.node, what, duration_ms)
                 host.pause(duration_ms)
             case "wiped disk" | "left behind":
                 (self._wipe if what == "wiped disk" else self._leave_behind)(host)
             case "clock jump":
                 jump_ms = world.random.randint(-CLOCK_JUMP_MS_MAX, CLOCK_JUMP_MS_MAX)
-                world.strike(host.node, what, jump_ms)
+                world.record_fault(host.node, what, jump_ms)
                 host.clock_skew_ms += jump_ms
             case _:
                 self._cut_links(what, host)
@@ -105,7 +124,7 @@ class Strikes:
     def _victim(self, what: str) -> Host:
         """Any node; every other time the leader, if there is one."""
         leaders = [host for host in self._hosts if host.replica is not None and host.replica.leads]
-        wanted = what == "isolated leader" or self._world.chance(0.5)
+        wanted = what in LEADER_STRIKES or self._world.chance(0.5)
         return self._world.random.choice(leaders if leaders and wanted else self._hosts)
 
     def _crash(self, host: Host) -> None:
@@ -129,7 +148,7 @@ class Strikes:
         if not all(each.disk.introduced for each in self._hosts):
             return
         duration_ms = LEFT_BEHIND_MS_MIN + world.below(LEFT_BEHIND_MS_MAX - LEFT_BEHIND_MS_MIN)
-        world.strike(host.node, "left behind", duration_ms)
+        world.record_fault(host.node, "left behind", duration_ms)
         if world.chance(0.5):
             host.crash("left behind")
             world.schedule.after(duration_ms, self._restart, host)
@@ -147,11 +166,11 @@ class Strikes:
         introduced = all(each.disk.introduced for each in self._hosts)
         if len(self._hosts) < 3 or world.expected_to_stop or not introduced:
             return
-        world.strike(host.node, "wiped disk")
+        world.record_fault(host.node, "wiped disk")
         host.crash("its disk is wiped")
         world.checkers.durability.lost(host.node, copy(host.disk))
         world.expected_to_stop = frozenset({host.node})
-        host.disk.wipe(world.random.randbytes(16))
+        host.disk.wipe(world.random.randbytes(STORE_ID_BYTES))
         world.schedule.after(self._length(), self._restart, host)
 
     def _links(self, what: str, host: Host, others: Sequence[str]) -> list[Link]:
@@ -159,7 +178,7 @@ class Strikes:
         world = self._world
         if what in {"bridge", "chain", "star"}:
             return self._partial(what, [host.node, *world.random.sample(others, len(others))])
-        if what == "isolated leader":
+        if what in LEADER_STRIKES:
             near, far = [host.node], [*others]
         elif what == "broken link":
             near, far = [host.node], [world.random.choice(others)]
@@ -168,6 +187,8 @@ class Strikes:
             near = [host.node, *world.random.sample(others, size)]
             far = [node for node in others if node not in near]
         links = [(one, other) for one in near for other in far]
+        if what == "unheard leader":
+            return links
         if what != "one-way partition":
             links += [(other, one) for one, other in links]
         elif world.chance(0.5):
@@ -178,7 +199,7 @@ class Strikes:
         """All links but those of a hub and its rays, of a chain, or of two halves and a bridge."""
         half = (len(nodes) + 1) >> 1
 
-        def is_left(one: int, other: int) -> bool:
+        def stays(one: int, other: int) -> bool:
             low, high = sorted((one, other))
             if what == "star":
                 return low == 0
@@ -186,22 +207,26 @@ class Strikes:
                 return high == low + 1
             return low == 0 or (low < half) == (high < half)
 
-        places = range(len(nodes))
-        return [
-            (nodes[one], nodes[other])
-            for one in places
-            for other in places
-            if one != other and not is_left(one, other)
-        ]
+        return links_but(nodes, stays)
+
+    def _newly_leads(self, host: Host) -> bool:
+        """Whether it leads, and was not asked about in this leadership before."""
+        epoch = host.replica.leadership.epoch if host.replica is not None else NO_EPOCH
+        if epoch.node != host.node or epoch <= self._isolated:
+            return False
+        self._isolated = epoch
+        return True
 
     def _cut_links(self, what: str, host: Host) -> None:
         world = self._world
         others = [other.node for other in self._hosts if other is not host]
-        if not others:
+        if not others or (what == "isolated new leader" and not self._newly_leads(host)):
             return
         links = self._links(what, host, others)
-        duration_ms = self._length() + (STALE_LEADER_MS_MAX if what == "isolated leader" else 0)
-        world.strike("*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms)
+        duration_ms = self._length() + (STALE_LEADER_MS_MAX if what in LEADER_STRIKES else 0)
+        world.record_fault(
+            "*", what, " ".join([f"{one}-{other}" for one, other in links]), duration_ms
+        )
         self._network.cut(links)
         self._partitions.append(links)
         world.schedule.after(duration_ms, self._heal, links)

@@ -12,7 +12,7 @@ from zlib import crc32
 from replog.entry import NO_EPOCH
 from replog.snapshot import Snapshot, StateDigest, cut_into_pieces
 from replog.store.interface import StoredPiece, StoredSnapshot
-from replog.testing.choices import Violation
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

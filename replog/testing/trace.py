@@ -4,7 +4,7 @@ Columns of a printed line, aligned::
 
     virtual time in ms | node | event | details
 
-    start       life, next offset and entry delivered, as found on the disk
+    start       life, next offset, last entry delivered and last entry, as found on the disk
     crash       why, and how many unsynced batches were lost; stop: a node stopped itself
     close       how many appends are refused, have an unknown outcome, and how many barriers end
     submit      records, the first of them; barrier: its number

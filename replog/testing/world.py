@@ -49,7 +49,7 @@ class World:
         """An integer from 0 to below `limit`; 0 for a limit of 0."""
         return int(self.random.random() * limit)
 
-    def strike(self, node: str, what: str, *details: object) -> None:
+    def record_fault(self, node: str, what: str, *details: object) -> None:
         """Record a fault."""
         self.tally[what] += 1
         self.trace.record(node, "fault", what, *details)

@@ -25,6 +25,7 @@ COPIED = ("replog", "raftlog", "paxoslog", "transport", "tests", "pyproject.toml
 BUGS = (*raft.BUGS, *paxos.BUGS, *trunk.BUGS, *snapshots.BUGS)
 SECONDS_MAX = 3600
 RANDOM_SHARE_MIN = 0.95
+HEADINGS = "| bug | what it stands for | agreement | found by | seeds | noticed by |"
 
 
 class Finding(NamedTuple):
@@ -76,26 +77,32 @@ def seek(bug: Bug, seeds: int) -> Finding:
     return Finding(bug, found["by"], found.get("seeds", 0), found["who"])
 
 
-def table(findings: list[Finding], seeds: int) -> str:
-    """The findings as a page."""
+def summary(findings: list[Finding], seeds: int) -> str:
+    """How many were found by what."""
     by_seeds = [found for found in findings if found.by in {"seeds", "import"}]
     missed = [found for found in findings if found.by == "nothing"]
     scenarios = len(findings) - len(by_seeds) - len(missed)
-    lines = [
-        "# Planted bugs",
-        "",
-        f"{len(findings)} bugs planted one at a time; {len(by_seeds)} found by at most {seeds}",
-        f"random seeds ({len(by_seeds) / len(findings):.1%}), {scenarios} by a scenario,",
-        f"{len(missed)} by nothing.",
-        "",
-        "| bug | what it stands for | agreement | found by | seeds | noticed by |",
-        "|---|---|---|---|---|---|",
-    ]
+    return (
+        f"{len(findings)} bugs planted one at a time; {len(by_seeds)} found by at most {seeds} "
+        f"random seeds ({len(by_seeds) / len(findings):.1%}), {scenarios} by a scenario, "
+        f"{len(missed)} by nothing.\n"
+    )
+
+
+def table(findings: list[Finding]) -> str:
+    """The findings, one a line."""
+    lines = [HEADINGS, "|---|---|---|---|---|---|"]
     lines += [
         f"| {f.bug.name} | {f.bug.hazard} | {f.bug.agreement} | {f.by} | {f.seeds} | `{f.who}` |"
         for f in findings
     ]
     return "\n".join(lines) + "\n"
+
+
+def replace_table(page: Path, findings: list[Finding]) -> None:
+    """Write the table to the end of a page; what is said before it stays."""
+    said = page.read_text().partition(HEADINGS)[0] if page.exists() else "# Planted bugs\n\n"
+    page.write_text(said + table(findings))
 
 
 def main() -> int:
@@ -104,9 +111,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2000, help="for each bug (default: 2000)")
     parser.add_argument("--processes", type=int, default=1, help="how many at once (default: 1)")
     parser.add_argument("--only", default="", help="bugs whose name holds this text")
-    parser.add_argument("--write", type=Path, help="keep the table in this file")
+    parser.add_argument("--write", type=Path, help="put the table at the end of this page")
     arguments = parser.parse_args()
     bugs = [bug for bug in BUGS if arguments.only in bug.name]
+    if not bugs:
+        parser.error(f"no bug's name holds {arguments.only!r}")
     began = time.monotonic()
     findings: dict[str, Finding] = {}
     with ThreadPoolExecutor(arguments.processes) as pool:
@@ -121,10 +130,9 @@ def main() -> int:
                 flush=True,
             )
     ordered = [findings[bug.agreement + bug.name] for bug in bugs]
-    page = table(ordered, arguments.seeds)
-    print("\n" + page)
+    print(f"\n{summary(ordered, arguments.seeds)}\n{table(ordered)}")
     if arguments.write is not None:
-        arguments.write.write_text(page)
+        replace_table(arguments.write, ordered)
     by_seeds = sum(found.by in {"seeds", "import"} for found in ordered)
     all_found = all(found.by != "nothing" for found in ordered)
     return 0 if all_found and by_seeds >= RANDOM_SHARE_MIN * len(ordered) else 1

@@ -173,10 +173,11 @@ BUGS = (
         (
             Edit(
                 "replog/replica/window.py",
-                "return held if held is not None and ref.epoch in (held[0], NO_EPOCH) else None",
-                "return held",
+                "entry = self._staged.get(source)\n",
+                "entry = self.at(index) or self._staged.get(source)\n",
             ),
         ),
+        "paxos",
     ),
     Bug(
         "a vote is not stored in a term that is stored",

@@ -78,10 +78,36 @@ def test_a_redirection_is_followed_at_most_once_a_period() -> None:
     origin = origin_of(1)
     origin.forwards(0)
     for _ in range(3):
-        origin.redirect(1, "n3")
+        origin.redirect(1, "n2", ["n3"])
     assert [to for to, _, _ in origin.forwards(1)] == ["n3"]
-    origin.redirect(2, "n2")
+    origin.redirect(2, "n3", ["n2"])
     assert sequences(origin, 2) == []
+
+
+def test_who_was_sent_astray_finds_the_way_back() -> None:
+    """The one that an old answer named does not lead either (simulated: Raft 207837)."""
+    origin = origin_of(1)
+    origin.redirect(1, "n2", ["n3", "n2"])
+    later = 1 + LIMITS.retry_ms
+    origin.redirect(later, "n3", ["n2", "n2"])
+    assert [to for to, _, _ in origin.forwards(later)] == ["n2"]
+
+
+@pytest.mark.parametrize("named", [None, "n1", "n3"])
+def test_whoever_knows_no_better_sends_a_node_to_whom_its_own_core_follows(
+    named: str | None,
+) -> None:
+    origin = origin_of(1)
+    origin.redirect(1, "n2", ["n3", "n2"])
+    later = 1 + LIMITS.retry_ms
+    origin.redirect(later, "n3", [named, "n2"])
+    assert [to for to, _, _ in origin.forwards(later)] == ["n2"]
+
+
+def test_only_whom_a_node_forwards_to_can_redirect_it() -> None:
+    origin = origin_of(1)
+    origin.redirect(1, "n3", ["n4", "n2"])
+    assert [to for to, _, _ in origin.forwards(1)] == ["n2"]
 
 
 def test_a_run_larger_than_the_window_leaves_alone() -> None:

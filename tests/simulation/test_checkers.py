@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,16 +16,16 @@ from replog.store.memory import MemoryDisk
 from replog.store.rules import Outline
 from replog.testing.checkers import (
     Acknowledgements,
+    AppendTicket,
     Barriers,
+    Contents,
     Durability,
     History,
     Leaders,
     Manners,
     Stewards,
-    Stored,
-    Ticket,
 )
-from replog.testing.choices import Violation
+from replog.testing.violation import Violation
 
 A, B, C = (b"n1/1/0 a", b"n1/1/1 b", b"n1/1/2 c")
 EPOCH = Epoch(1, "n1")
@@ -56,6 +57,11 @@ def disk_with(*entries: Entry) -> MemoryDisk:
     disk.log = [StoredEntry(index, EPOCH, entry.data) for index, entry in enumerate(entries, 1)]
     disk.outline = Outline(NO_EPOCH, (), len(entries), disk.outline.position)
     return disk
+
+
+def size_of(tickets: Sequence[AppendTicket]) -> int:
+    """Bytes of their records."""
+    return sum([len(payload) for ticket in tickets for payload in ticket.payloads])
 
 
 # --- History --------------------------------------------------------------------------------------
@@ -125,7 +131,7 @@ def test_a_record_of_an_ended_life_after_one_of_the_next_is_wrong() -> None:
 
 def test_a_record_whose_client_was_refused_is_wrong() -> None:
     judge = history()
-    Acknowledgements(judge).refused([Ticket(1, "n1", 1, (A,))])
+    Acknowledgements(judge).refused([AppendTicket(1, "n1", 1, (A,))])
     with pytest.raises(Violation, match="or was refused"):
         judge.delivered("n1", row(1, 0, 1), entry_of(A))
 
@@ -177,12 +183,12 @@ def test_delivered_entries_lie_on_a_quorum_of_disks() -> None:
 
 
 def test_an_index_and_epoch_name_one_entry() -> None:
-    judge = Stored()
-    judge.stored("n1", StoredEntry(1, EPOCH, b"one"))
-    judge.stored("n2", StoredEntry(1, EPOCH, b"one"))
-    judge.stored("n2", StoredEntry(1, Epoch(2, "n2"), b"other"))
+    judge = Contents()
+    judge.wrote("n1", StoredEntry(1, EPOCH, b"one"))
+    judge.wrote("n2", StoredEntry(1, EPOCH, b"one"))
+    judge.wrote("n2", StoredEntry(1, Epoch(2, "n2"), b"other"))
     with pytest.raises(Violation, match="n2 stores other bytes as entry 1"):
-        judge.stored("n2", StoredEntry(1, EPOCH, b"other"))
+        judge.wrote("n2", StoredEntry(1, EPOCH, b"other"))
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -255,14 +261,17 @@ def acknowledgements() -> Acknowledgements:
     return Acknowledgements(judge)
 
 
-RUN = Ticket(1, "n1", 1, (A, B))
+RUN = AppendTicket(1, "n1", 1, (A, B))
 
 
 def test_records_are_acknowledged_where_they_lie() -> None:
-    singles = [Ticket(2, "n1", 1, (A,)), Ticket(3, "n1", 1, (B,))]
+    singles = [AppendTicket(2, "n1", 1, (A,)), AppendTicket(3, "n1", 1, (B,))]
     judge = acknowledgements()
     assert judge.acknowledged("n1", 1, Completion([RUN], 0, 2, 9, whole=True)) == [RUN]
-    assert judge.acknowledged("n1", 1, Completion(singles, 0, 2, 9, whole=False)) == singles
+    assert (
+        judge.acknowledged("n1", 1, Completion(singles, 0, 2, size_of(singles), whole=False))
+        == singles
+    )
 
 
 @pytest.mark.parametrize("offset", [1, 2, 100])
@@ -279,21 +288,21 @@ def test_a_second_acknowledgement_is_wrong() -> None:
 
 
 def test_what_was_submitted_after_an_acknowledgement_lies_behind_it() -> None:
-    first, second = Ticket(2, "n1", 1, (B,)), Ticket(3, "n1", 1, (A,))
+    first, second = AppendTicket(2, "n1", 1, (B,)), AppendTicket(3, "n1", 1, (A,))
     judge = acknowledgements()
     judge.submitted([first])
-    judge.acknowledged("n1", 1, Completion([first], 1, 1, 9, whole=False))
+    judge.acknowledged("n1", 1, Completion([first], 1, 1, size_of([first]), whole=False))
     judge.submitted([second])
     with pytest.raises(Violation, match="lies at offset 0, before what was acknowledged"):
-        judge.acknowledged("n1", 1, Completion([second], 0, 1, 9, whole=False))
+        judge.acknowledged("n1", 1, Completion([second], 0, 1, size_of([second]), whole=False))
 
 
 def test_what_was_submitted_together_may_be_acknowledged_in_any_order() -> None:
-    both = [Ticket(2, "n1", 1, (B,)), Ticket(3, "n1", 1, (A,))]
+    both = [AppendTicket(2, "n1", 1, (B,)), AppendTicket(3, "n1", 1, (A,))]
     judge = acknowledgements()
     judge.submitted(both)
-    judge.acknowledged("n1", 1, Completion(both[:1], 1, 1, 9, whole=False))
-    judge.acknowledged("n1", 1, Completion(both[1:], 0, 1, 9, whole=False))
+    judge.acknowledged("n1", 1, Completion(both[:1], 1, 1, size_of(both[:1]), whole=False))
+    judge.acknowledged("n1", 1, Completion(both[1:], 0, 1, size_of(both[1:]), whole=False))
 
 
 def test_an_acknowledgement_by_another_life_is_wrong() -> None:
@@ -328,3 +337,12 @@ def test_a_barrier_covers_what_was_delivered_anywhere_before_it() -> None:
     judge.passed("n1", late)
     with pytest.raises(Violation, match=f"barrier {late} holds on n2"):
         judge.passed("n2", late)
+
+
+@pytest.mark.parametrize(("size", "whole"), [(0, False), (16, True)])
+def test_an_acknowledgement_gives_back_the_room_that_its_records_took(
+    size: int, whole: bool
+) -> None:
+    singles = [AppendTicket(2, "n1", 1, (A,)), AppendTicket(3, "n1", 1, (B,))]
+    with pytest.raises(Violation, match="gives back other room"):
+        acknowledgements().acknowledged("n1", 1, Completion(singles, 0, 2, size, whole=whole))

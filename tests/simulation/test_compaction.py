@@ -24,10 +24,11 @@ from replog.store.memory import MemoryDisk
 from replog.store.rules import EMPTY, Outline
 from replog.testing import Simulation, Workload
 from replog.testing.bases import Bases
-from replog.testing.checkers import History, Stored
-from replog.testing.choices import Choices, Violation
+from replog.testing.checkers import Contents, History
+from replog.testing.choices import Choices
 from replog.testing.promises import Ballots
 from replog.testing.simulation import SimulationFailure
+from replog.testing.violation import Violation
 
 AGREEMENTS = ("raft", "paxos")
 THREE = majorities({"n1", "n2", "n3"})
@@ -89,7 +90,7 @@ class Case:
     """A disk that is about to drop five of ten delivered entries of one record each."""
 
     def __init__(self) -> None:
-        history, stored = History(), Stored()
+        history, contents = History(), Contents()
         self.positions = [EMPTY.position]
         delivery = Delivery(EMPTY.position)
         history.applied["n1"] = 0
@@ -97,11 +98,11 @@ class Case:
             entry = make_entry(Kind.NOOP, (), (), index)
             row = delivery.deliver(index, entry)
             history.delivered("n1", row, entry)
-            stored.stored("n1", StoredEntry(index, EPOCH, entry.data))
+            contents.wrote("n1", StoredEntry(index, EPOCH, entry.data))
             self.positions.append(delivery.position())
         self.judge = Bases(
             history,
-            stored,
+            contents,
             Retention(records_max=1, readers_records_max=3),
             by_number=True,
             with_state=True,

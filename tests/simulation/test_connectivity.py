@@ -148,7 +148,7 @@ def test_votes_for_any_log_are_no_way_out(monkeypatch: Patch) -> None:
 
 
 @pytest.mark.parametrize("agreement", AGREEMENTS)
-def test_nothing_is_measured_where_nothing_is_cut(agreement: str) -> None:
+def test_everybody_goes_on_where_nothing_is_cut(agreement: str) -> None:
     row = measured(agreement, Pattern("whole", 3, lambda *_: True), range(2))
     assert [(run.changes, run.served, run.connected) for run in row.runs] == [(0, 3, 3)] * 2
     assert max(run.first_append_ms for run in row.runs) < 100

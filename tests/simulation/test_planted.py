@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftlog import election, state
+from raftlog import election, replication, state
 from replog.agreement import ReadState
 from replog.agreements import load_agreement
 from replog.producers import ProducerRow, Producers
@@ -54,6 +54,10 @@ def a_vote_is_forgotten_by_a_restart(patch: Patch) -> None:
     patch.setattr(state.State, "__init__", forget)
 
 
+def a_leader_hears_no_heartbeat_answered(patch: Patch) -> None:
+    patch.setattr(replication, "count_heartbeat", lambda *_: None)
+
+
 def reads_are_confirmed_by_the_leader_alone(patch: Patch) -> None:
     def confirm(self, _):
         tokens, self._tokens = self._tokens, []
@@ -80,6 +84,7 @@ def a_lost_forward_is_not_sent_again(patch: Patch) -> None:
         ("raft", votes_go_to_any_log, 0),
         ("raft", a_vote_is_forgotten_by_a_restart, 120),
         ("raft", reads_are_confirmed_by_the_leader_alone, 50),
+        ("raft", a_leader_hears_no_heartbeat_answered, 0),
         ("raft", the_producer_table_is_not_stored, 0),
         ("raft", a_lost_forward_is_not_sent_again, 0),
         ("paxos", messages_that_promise_leave_at_once, 0),

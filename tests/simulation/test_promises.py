@@ -11,8 +11,9 @@ from replog.entry import NO_EPOCH, Epoch
 from replog.quorum import majorities, sized
 from replog.store.interface import StoredEntry, StoredWrite
 from replog.store.memory import MemoryDisk
-from replog.testing.choices import Choices, Violation
+from replog.testing.choices import Choices
 from replog.testing.promises import Ballots, Votes
+from replog.testing.violation import Violation
 
 LOW, MIDDLE, HIGH = Epoch(1, "n1"), Epoch(2, "n1"), Epoch(2, "n3")
 THREE = majorities({"n1", "n2", "n3"})

@@ -14,7 +14,7 @@ from raftlog import Raft
 from replog.agreement import Agreement
 from replog.agreements import load_agreement
 from replog.testing.campaign import Result, run_seeds
-from replog.testing.plan import STRIKES, draw_plan
+from replog.testing.plan import PROFILE_STRIKES, RARE_STRIKES, STRIKES, draw_plan
 from replog.testing.simulation import Simulation, simulate
 
 AGREEMENTS = ("raft", "paxos")
@@ -37,11 +37,13 @@ BEYOND = max(SEEDS.values())
 REGRESSION_SEEDS: dict[str, dict[int, str]] = {
     "raft": {
         1534: "the reply to a past term's heartbeat confirmed a round of reads of this term",
-        2890: "the answer to a read of an earlier life let a barrier of this life pass",
+        441: "the answer to a read of an earlier life let a barrier of this life pass",
+        131442: "an old NotLeader sent appends to a node that does not lead, for ever",
+        207837: "an old NotLeader sent appends to a node that does not lead, for ever",
     },
     "paxos": {},
 }
-"""Seeds on which a fault was found that is no more, and what it was."""
+"""Seeds that show a fault which is no more, and what it was."""
 
 HAPPENED_AT_LEAST_PER_100_SEEDS = {
     "leader changes": 60,
@@ -75,6 +77,7 @@ HAPPENED_AT_LEAST_PER_100_SEEDS = {
     "damaged parts": 1,
     "words of readers": 400,
 } | dict.fromkeys(STRIKES, 20)
+HAPPENED_AT_LEAST_PER_100_SEEDS |= dict.fromkeys((*RARE_STRIKES, *PROFILE_STRIKES), 1)
 
 
 @cache

@@ -136,3 +136,72 @@ def test_what_a_machine_checks_itself_is_a_failure() -> None:
 def test_each_example_is_short_and_runs(example: Path) -> None:
     assert len(example.read_text().splitlines()) < LINES_MAX
     subprocess.run([sys.executable, example], check=True, timeout=100, capture_output=True)
+
+
+class Counting(KeyValue):
+    """Not a function of its records alone: it counts the calls that they came in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def apply(self, records: Sequence[Record]) -> Any:
+        self.calls += 1
+        return super().apply(records)
+
+    def digest(self) -> bytes:
+        return super().digest() + b"%d" % self.calls
+
+
+class Guessing(KeyValue):
+    """Answers what it likes."""
+
+    def apply(self, records: Sequence[Record]) -> Any:
+        return [self.chance.random() for _ in super().apply(records)]
+
+    chance = Random(1)
+
+
+class Undigested(KeyValue):
+    """Forgot the return."""
+
+    def digest(self) -> Any:
+        super().digest()
+
+
+class Emptying(KeyValue):
+    """Uses up the list that it is given."""
+
+    def apply(self, records: Sequence[Record]) -> Any:
+        results = super().apply(list(records))
+        assert isinstance(records, list)
+        records.clear()
+        return results
+
+
+def run_with(machine: type[KeyValue], check: Any = None) -> None:
+    workload = Workload(machine=machine, command=Commands(), check=check)
+    for seed in range(4):
+        Simulation(seed, load_agreement("raft"), workload=workload).run()
+
+
+@pytest.mark.parametrize(
+    ("machine", "noticed"),
+    [
+        (Counting, "two machines differ: one is not a function"),
+        (Guessing, "differ in their answer"),
+        (Undigested, "a digest is of bytes"),
+    ],
+)
+def test_a_machine_that_is_none_is_found_out(machine: type[KeyValue], noticed: str) -> None:
+    with pytest.raises(SimulationFailure, match=noticed):
+        run_with(machine)
+
+
+def test_a_check_that_answers_false_is_a_failure() -> None:
+    with pytest.raises(SimulationFailure, match="answers False"):
+        run_with(KeyValue, lambda machine: not list(machine.items()))
+
+
+def test_a_machine_may_use_up_the_list_it_is_given() -> None:
+    run_with(Emptying)

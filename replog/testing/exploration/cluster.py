@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from replog.errors import ConfigError
-from replog.testing.choices import Violation
 from replog.testing.exploration.bounds import BOUND_MAX, SHIFT, Act, Bounds
 from replog.testing.exploration.member import Event, Facts, Image, Member, Packet, Stage, Step
 from replog.testing.exploration.past import Past
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from replog.agreement import Agreement
@@ -253,12 +253,12 @@ class Cluster:
     def _chances(self, node: int, seat: Seat) -> Iterator[Event]:
         for packet in seat.mail:
             yield Event(Act.DELIVER, self._packets.things[packet])
+        name = self.names[node]
         for act in (Act.PERSIST, Act.PROPOSE, Act.TIME_OUT, Act.BEAT, Act.LAPSE, Act.CRASH):
-            if self.names[node] in self._only.get(act, self.names):
+            if name in self._only.get(act, self.names):
                 yield Event(act)
-        for peer in self.names:
-            if peer != self.names[node]:
-                yield Event(Act.LOSE, peer=peer)
+        if name in self._only.get(Act.LOSE, self.names):
+            yield from [Event(Act.LOSE, peer=peer) for peer in self.names if peer != name]
 
     def _answers(self, node: int, member: int, mail: tuple[int, ...]) -> Posts:
         """What a member answers to its mail without being changed by it."""

@@ -20,9 +20,10 @@ from replog.agreement import EntryRef, Message, Meta, Restored, WriteEntry
 from replog.entry import NO_EPOCH, Epoch, Kind
 from replog.membership import Membership
 from replog.quorum import Quorums
-from replog.testing.choices import Violation, falls
 from replog.testing.exploration.bounds import Act
 from replog.testing.exploration.capture import Capture
+from replog.testing.promises import falls
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.entry import Epoch
-from replog.testing.choices import Violation
+from replog.testing.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
 from replog.replica.effects import LoadDroppable
-from replog.replica.snapshots import PIN_MS
 from replog.testing.taking import PieceTicket, SealTicket, Taking, state_at, state_of
 from replog.testing.violation import Violation
 
@@ -35,6 +34,10 @@ FORGETS = 0.1
 """How often a reader is forgotten instead of going on."""
 GIVING_MS = 300
 """So long after a part of a snapshot was sent, another may be asked for."""
+
+
+PIN_JUDGED_MS = 5_000
+"""For so long after an offer its snapshot is surely held; the pin itself lapses later."""
 
 
 class ReaderTicket(NamedTuple):
@@ -196,7 +199,7 @@ class Keeper:
         """What may be dropped is looked for: nothing that somebody needs behind a snapshot."""
         if not isinstance(load, LoadDroppable):
             return
-        since = self._world.schedule.now - PIN_MS // 2
+        since = self._world.schedule.now - PIN_JUDGED_MS
         for peer, (index, at) in self._pinned.items():
             if at > since and load.index_max > index:
                 raise Violation(

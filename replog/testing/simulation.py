@@ -100,33 +100,8 @@ class Simulation:
         if machines is not None:
             plan = _for_machines(plan, machines)
         names = [f"n{number}" for number in range(1, plan.nodes + 1)]
-        membership = agreement.membership(set(names))
         disks = {node: MemoryDisk(random.randbytes(STORE_ID_BYTES)) for node in names}
-        schedule = Schedule()
-        codec = Codec(agreement.messages)
-        tally: Counter[str] = Counter()
-        self.world = World(
-            agreement=agreement,
-            membership=membership,
-            plan=plan,
-            weather=plan.weather,
-            random=random,
-            schedule=schedule,
-            codec=codec,
-            trace=Trace(schedule, _describe(codec), write),
-            tally=tally,
-            checkers=Checkers(
-                membership.quorums,
-                disks,
-                tally,
-                by_number=agreement.epoch_is_its_number,
-                silence_ms_max=_silence_ms_max(agreement),
-                retention=plan.retention,
-                with_state=plan.snapshot_ms_mean > 0,
-                damage=plan.weather.damage > 0,
-            ),
-            machines=machines,
-        )
+        self.world = _make_world(agreement, plan, random, disks, machines, write)
         self.network = Network(self.world, self._arrive)
         self.hosts = {node: Host(self.world, self.network, node, disks[node]) for node in names}
         everyone = list(self.hosts.values())
@@ -249,6 +224,42 @@ def simulate(
 ) -> Outcome:
     """Carry out the run of this seed. Raises `SimulationFailure`."""
     return Simulation(seed, agreement, write=write).run()
+
+
+def _make_world(  # noqa: PLR0917 - what a run is made of
+    agreement: Agreement,
+    plan: Plan,
+    random: Random,
+    disks: Mapping[str, MemoryDisk],
+    machines: Machines | None,
+    write: Callable[[str], object] | None,
+) -> World:
+    membership = agreement.membership(set(disks))
+    schedule = Schedule()
+    codec = Codec(agreement.messages)
+    tally: Counter[str] = Counter()
+    return World(
+        agreement=agreement,
+        membership=membership,
+        plan=plan,
+        weather=plan.weather,
+        random=random,
+        schedule=schedule,
+        codec=codec,
+        trace=Trace(schedule, _describe(codec), write),
+        tally=tally,
+        checkers=Checkers(
+            membership.quorums,
+            disks,
+            tally,
+            by_number=agreement.epoch_is_its_number,
+            silence_ms_max=_silence_ms_max(agreement),
+            retention=plan.retention,
+            with_state=plan.snapshot_ms_mean > 0,
+            damage=plan.weather.damage > 0,
+        ),
+        machines=machines,
+    )
 
 
 def _for_machines(plan: Plan, machines: Machines) -> Plan:

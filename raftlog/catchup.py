@@ -46,9 +46,10 @@ def compact(state: State, index: int) -> None:
 
 
 def install(state: State, base: EntryRef) -> bool:
-    """Begin the log behind a snapshot, unless this node knows as much; tell the leader by rule 1.
+    """Begin the log behind a snapshot, and tell the leader so, which rule 1 allows.
 
-    No snapshot of an unknown term has been offered to this node.
+    False: this node knows as much, it leads, or the snapshot is of a term that it does not know,
+    in which nobody can have offered it.
     """
     if (
         base.index <= state.commit_index

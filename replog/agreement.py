@@ -86,7 +86,7 @@ class WriteEntry(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One step's durable changes, applied all or nothing, in the order of the fields."""
+    """One step's durable changes, applied all or nothing, in the order of rule 4."""
 
     write_id: int
     """Grows by one with each write, from 1."""
@@ -97,8 +97,8 @@ class Write(NamedTuple):
     entries: tuple[WriteEntry, ...]
     """Ascending by index."""
     install: int | None = None
-    """Begin the log anew behind this index, that of the snapshot the host has offered: every entry
-    up to it goes. Applied after the truncation, before the entries."""
+    """Begin the log anew behind this index, that of the snapshot given to `Core.install`: every
+    entry up to it goes."""
 
 
 class Send(NamedTuple):

@@ -195,7 +195,7 @@ class Applier:
     def call(self, append: Callable[[], Pending[int]]) -> Pending[Any]:
         """What the machine answers to the record that `append` appends.
 
-        Raises `MachineStopped`, and whatever `append` raises.
+        Raises `MachineStopped`, `Busy` when `CALLS_MAX` wait already, and whatever `append` raises.
         """
         answer: Pending[Any] = Pending()
         with self._lock:
@@ -227,7 +227,7 @@ class Applier:
         """A snapshot of the state that the machine has come to when it gets there; None when it has
         taken no record yet.
 
-        Raises `MachineStopped`, and `Busy`.
+        Raises `MachineStopped`, and `Busy` when `SNAPSHOTS_WAITING_MAX` are asked for already.
         """
         pending: Pending[Snapshot | None] = Pending()
         with self._lock:

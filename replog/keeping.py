@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 from replog import failpoints
 from replog.entry import NO_EPOCH
 from replog.errors import Closed, Corruption, NodeStopped, ReplogError
-from replog.snapshot import PIECE_BYTES_MAX, Snapshot, StateDigest, cut_into_pieces
+from replog.snapshot import (
+    PIECE_BYTES_MAX,
+    PIECES_UNWRITTEN_MAX,
+    Snapshot,
+    StateDigest,
+    cut_into_pieces,
+    own_snapshot_id,
+)
 from replog.store.interface import StoredPiece, StoredSnapshot
 
 if TYPE_CHECKING:
@@ -26,8 +33,6 @@ if TYPE_CHECKING:
     from replog.membership import Membership
     from replog.pending import Pending
     from replog.store.interface import Position, Reader
-
-PIECES_UNWRITTEN_MAX = 2
 
 
 def state_pieces(store: Reader, stored: StoredSnapshot) -> Iterator[bytes]:
@@ -81,7 +86,7 @@ class Keeping:
         return state_pieces(self._store, stored)
 
     def keep(self, position: Position, chunks: Iterable[bytes]) -> Snapshot:
-        """Keep the state at this position, which `chunks` gives; the newest snapshot by then.
+        """Keep the state at this position, which `chunks` gives. Returns the newest snapshot then.
 
         Takes nothing from `chunks` when a state of this index or a later one is kept already.
         Raises `ReplogError` when the newest snapshot stands for as much and has no state, whatever
@@ -95,7 +100,7 @@ class Keeping:
                 f"a snapshot without a state stands for entry {newest.snapshot.index} already: the "
                 f"machine's can be kept once it has taken a later record"
             )
-        snapshot_id = position.index << 1
+        snapshot_id = own_snapshot_id(position.index)
         unwritten: deque[Pending[None]] = deque()
         try:
             state = self._stage_all(snapshot_id, chunks, unwritten)

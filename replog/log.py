@@ -259,7 +259,8 @@ class ReplicatedLog:
     def snapshot(self) -> Pending[Snapshot | None]:
         """Keep the state of this node's machine as of now, whatever the policy; what is the newest
         snapshot then, once it is durable and was read back. The machine takes no records meanwhile.
-        Without a machine: a snapshot of the log alone, which says how far it was and has no state.
+        Without a machine: a snapshot of the log alone, which says how far it was and has no state;
+        but where states are kept, the newest there is instead, for only a machine replaces those.
         None when there is nothing yet that it could stand for.
 
         Raises `MachineStopped`, `Busy` when 64 snapshots are asked for already, `Closed` or
@@ -394,10 +395,10 @@ def open(  # noqa: A001 - `replog.open` is what users look for
         map_bytes_max=limits.map_bytes_max,
     )
     restoration = store.restore()
-    kept = catchup.KeepPolicy(retention, with_state=snapshots is not None)
+    policy = catchup.CompactionPolicy(retention, with_state=snapshots is not None)
     try:
         header = _frame_header(restoration.identity)
-        replica = Replica(agreement, restoration, limits, now_ms(), random.Random(), policy=kept)
+        replica = Replica(agreement, restoration, limits, now_ms(), random.Random(), policy=policy)
         link = (connect or _connect(node, plaintext=plaintext))(header, addresses)
     except BaseException as error:
         store.close()

@@ -64,8 +64,8 @@ class Machine(Digests, Protocol):
         """The whole state in pieces of any size, from which `restore` makes an equal machine.
 
         They are taken one after the other and let go of, so that a generator of small pieces holds
-        little. The machine takes no records until the last piece is on the disk; appends and reads
-        of the log go on. What this raises ends the snapshot, not the machine.
+        little. The machine takes no records until the snapshot is whole; appends and reads of the
+        log go on. What this raises ends the snapshot, not the machine.
         """
 
     def restore(self, pieces: Iterable[bytes]) -> None:

@@ -118,8 +118,8 @@ class OfferSnapshot(NamedTuple):
 
 
 class FetchPiece(NamedTuple):
-    """Asks for a part of one piece of an offered snapshot. Asking again is harmless; the one
-    before is thereby acknowledged."""
+    """Asks for a part of one piece of an offered snapshot. Asking again is harmless; the
+    part before is thereby acknowledged."""
 
     snapshot_id: int
     number: int

@@ -28,8 +28,8 @@ READERS_MAX = 64
 
 
 class NamedReader(Follower):
-    """Records from the last acknowledged one on, and then as they are delivered: iterate over it as
-    over a `Follower`. Made by `ReplicatedLog.reader`.
+    """Records from the first that is not acknowledged on, and then as they are delivered: iterate
+    over it as over a `Follower`. Made by `ReplicatedLog.reader`.
 
     Local to this node. Two of one name share what is acknowledged, and each iterates by itself.
     """

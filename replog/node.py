@@ -333,7 +333,8 @@ class Node:
         return self.inbox.request(lambda pending: self._replica.catchup.seal(stored, pending))
 
     def snapshot_header(self) -> Pending[Snapshot | None]:
-        """Any thread: a snapshot of the log without a state, as of now; None of an empty log."""
+        """Any thread: a snapshot of the log without a state, as of now. Where states are kept, the
+        newest there is instead. None of an empty log, and where there is none."""
         return self.inbox.request(self._replica.catchup.seal_header)
 
     def drop_snapshot(self, snapshot_id: int) -> Pending[None]:

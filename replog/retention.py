@@ -24,7 +24,7 @@ class Retention:
     """What of the log is kept: its newest records, within every bound that is given.
 
     The first records go once any of the bounds is exceeded, always whole entries, and only behind
-    the newest snapshot. Raises `ConfigError` when no bound is given.
+    the newest snapshot. Raises `ConfigError` when no bound is given, or one below 1.
     """
 
     records_max: int | None = None
@@ -32,7 +32,7 @@ class Retention:
     bytes_max: int | None = None
     """Bytes of entries kept, counted as the pages they take on disk."""
     age_ms_max: int | None = None
-    """Records are kept for so long, by their timestamps and this node's wall clock."""
+    """Milliseconds for which records are kept, by their timestamps and this node's wall clock."""
     readers_records_max: int = 1 << 24
     """So many records more are kept for named readers that lag; beyond that they lose them."""
 
@@ -46,12 +46,13 @@ class Retention:
 class SnapshotEvery:
     """When a machine's state is kept anew: after so much more of the log, whichever comes first.
 
-    Raises `ConfigError` when neither is given.
+    Raises `ConfigError` when neither is given, or one below 1.
     """
 
     records: int | None = None
+    """How many records."""
     bytes: int | None = None
-    """Of records, as they were appended."""
+    """Bytes of records, as they were appended."""
 
     def __post_init__(self) -> None:
         check_positive(self)

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PIECE_BYTES_MAX = 1 << 20
-"""Of a snapshot on any node."""
+"""Bytes of one piece, on any node."""
 PIECES_MAX = 1 << 24
 """Of one snapshot: 16 TiB of state."""
+PIECES_UNWRITTEN_MAX = 2
+"""Pieces of one snapshot that may be on their way to the disk."""
 HEADER_BYTES_MAX = 64 << 10
+"""Of an encoded `Snapshot`."""
 STATE_DIGEST_BYTES = 16
 
 
@@ -60,7 +63,7 @@ NO_BASE = Base(0, NO_EPOCH, 0, DIGEST_START, 0)
 
 
 class Snapshot(NamedTuple):
-    """What is known of a snapshot besides its pieces."""
+    """The header of a snapshot: what is known of it besides its pieces."""
 
     position: Position
     """After its last entry."""
@@ -105,6 +108,21 @@ class StateDigest:
     def value(self) -> bytes:
         """Over all pieces so far."""
         return self._hash.digest()
+
+
+def own_snapshot_id(index: int) -> int:
+    """The id of a snapshot up to this entry that a node takes itself."""
+    return index << 1
+
+
+def received_snapshot_id(index: int) -> int:
+    """The id of one that a node receives: never that of one it takes."""
+    return index << 1 | 1
+
+
+def index_of_snapshot(snapshot_id: int) -> int:
+    """The last entry of a snapshot of this id, whoever took it."""
+    return snapshot_id >> 1
 
 
 def cut_into_pieces(chunks: Iterable[bytes], piece_bytes: int = PIECE_BYTES_MAX) -> Iterator[bytes]:

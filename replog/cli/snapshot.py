@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from replog.control import ControlClient, Kept
+    from replog.control import ControlClient, KeptSnapshot
     from replog.log import ReplicatedLog
 
 
@@ -64,7 +64,7 @@ def snapshot(*, directory: Path, machine: str | None, cluster: str, as_json: boo
         print_text(f"snapshot of entry {kept.index}, at offset {kept.offset}: {state}")
 
 
-def _kept_by_node(client: ControlClient, machine: str | None) -> Kept | None:
+def _kept_by_node(client: ControlClient, machine: str | None) -> KeptSnapshot | None:
     if machine is not None:
         raise ConfigError("a node runs there, with its own machine or none: leave out --machine")
     status = client.status()
@@ -73,8 +73,8 @@ def _kept_by_node(client: ControlClient, machine: str | None) -> Kept | None:
     return client.snapshot()
 
 
-def _kept_here(log: ReplicatedLog, machine: Any) -> Kept | None:
-    from replog.control import Kept
+def _kept_here(log: ReplicatedLog, machine: Any) -> KeptSnapshot | None:
+    from replog.control import KeptSnapshot
 
     if machine is None:
         found = log.status().snapshot
@@ -86,13 +86,14 @@ def _kept_here(log: ReplicatedLog, machine: Any) -> Kept | None:
     kept = log.snapshot().result()
     if kept is None:
         return None
-    return Kept(kept.index, kept.position.offset, kept.size, kept.pieces)
+    return KeptSnapshot(kept.index, kept.position.offset, kept.size, kept.pieces)
 
 
 def _check_no_state(newest: dict[str, Any] | None) -> None:
-    """Without a machine a snapshot has no state, and would take the place of one that has."""
+    """A snapshot without a state does not take the place of one that has one. Raises `ConfigError`
+    where the newest has."""
     if newest is not None and newest["size"]:
         raise ConfigError(
             f"the newest snapshot, at offset {newest['offset']}, holds the state of a machine, "
-            "and one without a machine would replace it: attach or name the machine"
+            "whose place one without a state does not take: attach or name the machine"
         )

@@ -6,14 +6,14 @@ public log and nothing else; `ControlClient` is the other end. The words they sh
 
 from __future__ import annotations
 
-from replog.control.client import ControlClient, Kept, Reply, wait_for_any
+from replog.control.client import ControlClient, KeptSnapshot, Reply, wait_for_any
 from replog.control.server import ControlServer
 from replog.control.words import NodeNotRunning, NodeSilent
 
 __all__ = [
     "ControlClient",
     "ControlServer",
-    "Kept",
+    "KeptSnapshot",
     "NodeNotRunning",
     "NodeSilent",
     "Reply",

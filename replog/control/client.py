@@ -50,14 +50,15 @@ class Reply(NamedTuple):
     error: ReplogError | None
 
 
-class Kept(NamedTuple):
+class KeptSnapshot(NamedTuple):
     """A snapshot that a node has kept."""
 
     index: int  # type: ignore[assignment]
     """Of its last entry."""
     offset: int
-    """The state holds every record below."""
+    """It stands for every record below."""
     size: int
+    """Bytes of all pieces together."""
     pieces: int
     """0 for a snapshot without a state."""
 
@@ -175,11 +176,11 @@ class ControlClient:
         """Wait until everything committed before can be read at this node. Raises as `call`."""
         self.call(words.BARRIER, (), seconds_max)
 
-    def snapshot(self, seconds_max: float = SNAPSHOT_SECONDS_MAX) -> Kept | None:
+    def snapshot(self, seconds_max: float = SNAPSHOT_SECONDS_MAX) -> KeptSnapshot | None:
         """Let the node keep a snapshot now; the newest one then, None of an empty log. Raises as
         `call`."""
         value = self.call(words.SNAPSHOT, (), seconds_max)
-        return None if value is None else Kept(*value)
+        return None if value is None else KeptSnapshot(*value)
 
     def status(self, seconds_max: float = CALL_SECONDS_MAX) -> dict[str, Any]:
         """The node as it sees itself: the fields of `words.status_fields`. Raises as `call`."""

@@ -24,7 +24,7 @@ from replog.replica.effects import Stored
 from replog.replica.loads import Loads
 from replog.replica.receiving import Receiving
 from replog.replica.snapshots import Snapshots, Written
-from replog.snapshot import Snapshot, StateDigest
+from replog.snapshot import Snapshot, StateDigest, own_snapshot_id
 from replog.store.interface import StoredSnapshot
 
 if TYPE_CHECKING:
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
     Post = Callable[[str, Message, Sequence[bytes]], None]
 
 
-class KeepPolicy(NamedTuple):
-    """What a node keeps of its log."""
+class CompactionPolicy(NamedTuple):
+    """What a node may drop of its log."""
 
     retention: Retention | None = None
-    """None: everything."""
+    """What may be dropped; None: nothing."""
     with_state: bool = False
     """Only a machine's snapshots let anything go."""
 
 
-KEEP_EVERYTHING = KeepPolicy()
+KEEP_EVERYTHING = CompactionPolicy()
 
 
 class Catchup:
-    """Snapshots, compaction and install of one replica."""
+    """Snapshots, compaction, named readers and install of one replica."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Catchup:
         core: Core,
         delivery: Delivery,
         *,
-        policy: KeepPolicy,
+        policy: CompactionPolicy,
         limits: Limits,
         post: Post,
     ) -> None:
@@ -98,8 +98,8 @@ class Catchup:
         self._with_state = True
 
     def seal(self, stored: StoredSnapshot, ticket: Ticket | None) -> None:
-        """All pieces of this snapshot are on the disk: it is the newest one. Epoch and membership
-        are filled in here."""
+        """All pieces of this snapshot are on the disk: it becomes the newest, unless a newer one
+        has come meanwhile. Epoch and membership are filled in here."""
         snapshot_id, snapshot = stored
         index = snapshot.index
         if index > self._delivery.index:
@@ -119,7 +119,7 @@ class Catchup:
         digest = StateDigest().value()
         position, epoch = self._delivery.position(), self._core.epoch_at(self._delivery.index)
         snapshot = Snapshot(position, epoch, self._membership, 0, 0, digest)
-        self.seal(StoredSnapshot(position.index << 1, snapshot), ticket)
+        self.seal(StoredSnapshot(own_snapshot_id(position.index), snapshot), ticket)
 
     def acknowledge(self, name: str, offset: int | None, ticket: Ticket) -> None:
         """A named reader needs nothing below this offset any more; None: it is no more."""
@@ -218,7 +218,7 @@ class Catchup:
             readers=readers or None,
         )
 
-    def first_offset_to_tell(self) -> int | None:
+    def take_first_offset(self) -> int | None:
         """See `Effects.first_offset`."""
         return self._compaction.take_first_offset()
 

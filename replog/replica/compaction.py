@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from replog.snapshot import Base
 
 ENTRIES_PER_STEP_MAX = 256
+"""Of one batch."""
 CHECK_MS = 1000
-"""A log that grows is looked at as often as this,"""
+"""So long after it has grown, at the latest, a log is looked at."""
 CHECKS_PER_BOUND = 8
-"""and each time it has grown by such a part of a bound."""
+"""It is looked at sooner when it has grown by this part of a bound: an eighth."""
 
 
 class Compaction:
@@ -45,9 +46,10 @@ class Compaction:
         self._bytes_since = 0
         self._records_since = 0
         self._grown = False
-        self._reader_moved = False
+        self._more_may_go = False
         self._reader_began = False
         self.deadline: int | None = None
+        """When `look` is due."""
 
     def delivered(self, now: int, records: int, size: int) -> None:
         """The log has grown by one entry."""
@@ -68,8 +70,8 @@ class Compaction:
         self._reader_began = self._looking
 
     def look_again(self) -> None:
-        """A named reader needs less than before."""
-        self._reader_moved = self._retention is not None
+        """More may go than before: a reader needs less, or a newer snapshot stands for more."""
+        self._more_may_go = self._retention is not None
 
     def look(
         self, now: int, wall_ms: int, index_max: int, needed_offset: int | None = None
@@ -77,9 +79,9 @@ class Compaction:
         """Find out what may go, if it is time; not above `index_max`, nor what some reader needs
         from `needed_offset` on."""
         retention = self._retention
-        if self._reader_moved and self.deadline is None:
+        if self._more_may_go and self.deadline is None:
             self.deadline = now + CHECK_MS
-        self._reader_moved = False
+        self._more_may_go = False
         due = self._grown or (self.deadline is not None and now >= self.deadline)
         if retention is None or not due:
             return
@@ -116,7 +118,7 @@ class Compaction:
         return self.target_index > self.base_index and not self._step_under_way
 
     def step(self, batch_id: int) -> int:
-        """Drop up to this index with this batch."""
+        """How far this batch drops the log: up to the index returned."""
         self.base_index = min(self.base_index + ENTRIES_PER_STEP_MAX, self.target_index)
         self._step_under_way = batch_id
         return self.base_index

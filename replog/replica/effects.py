@@ -132,7 +132,9 @@ class SnapshotStatus(NamedTuple):
     """A whole snapshot."""
 
     index: int  # type: ignore[assignment]
+    """Of its last entry."""
     offset: int
+    """It stands for every record below."""
     size: int
     """Bytes of its state; 0 without a machine."""
 

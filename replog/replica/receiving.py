@@ -20,7 +20,13 @@ from replog.errors import PeerFault
 from replog.messages import FetchPiece
 from replog.replica.effects import LoadDigest
 from replog.replica.snapshots import Snapshots, Written
-from replog.snapshot import PIECE_BYTES_MAX, StateDigest, decode_snapshot
+from replog.snapshot import (
+    PIECE_BYTES_MAX,
+    PIECES_UNWRITTEN_MAX,
+    StateDigest,
+    decode_snapshot,
+    received_snapshot_id,
+)
 from replog.store.interface import StoredPiece, StoredSnapshot
 
 if TYPE_CHECKING:
@@ -32,7 +38,6 @@ if TYPE_CHECKING:
     from replog.replica.loads import Loads
     from replog.snapshot import Snapshot
 
-PIECES_UNWRITTEN_MAX = 2
 SILENCES_MAX = 10
 """Questions without an answer after which another offer is taken."""
 
@@ -44,7 +49,7 @@ class Transfer:
         self.sender = sender
         self.their_id = their_id
         self.snapshot = snapshot
-        self.own = StoredSnapshot(snapshot.index << 1 | 1, snapshot)
+        self.own = StoredSnapshot(received_snapshot_id(snapshot.index), snapshot)
         self.piece = bytearray()
         """What has come of the piece under way."""
         self.digest = StateDigest()
@@ -88,7 +93,8 @@ class Receiving:
     def offered(
         self, now: int, sender: str, offer: OfferSnapshot, header: bytes, delivered_index: int
     ) -> None:
-        """Somebody has compacted what this node lacks. Raises `PeerFault`."""
+        """Somebody has compacted what this node lacks. Raises `PeerFault` for a malformed header,
+        or one of another membership."""
         snapshot = decode_snapshot(header)
         if snapshot.membership != self._membership:
             raise PeerFault(f"{sender} offers a snapshot of another membership")
@@ -107,7 +113,7 @@ class Receiving:
         self._go_on(now)
 
     def part(self, now: int, sender: str, part: SnapshotPart, data: bytes) -> None:
-        """A part has come. Raises `PeerFault`."""
+        """A part has come. Raises `PeerFault` when it or its piece cannot be of this snapshot."""
         transfer = self._transfer
         if transfer is None or (sender, part.snapshot_id) != (transfer.sender, transfer.their_id):
             return

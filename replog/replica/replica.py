@@ -21,7 +21,7 @@ from replog.codec import Codec
 from replog.entry import Kind, Run, make_entry, parse_entry
 from replog.errors import InvariantBroken, PeerFault
 from replog.messages import TRUNK_MESSAGES
-from replog.replica.catchup import KEEP_EVERYTHING, Catchup, KeepPolicy
+from replog.replica.catchup import KEEP_EVERYTHING, Catchup, CompactionPolicy
 from replog.replica.comparison import Comparison
 from replog.replica.delivery import Delivery
 from replog.replica.effects import Completion, Effects, Outgoing, Status, Ticket
@@ -64,7 +64,7 @@ class Replica:
         now: int,
         random: Random,
         *,
-        policy: KeepPolicy = KEEP_EVERYTHING,
+        policy: CompactionPolicy = KEEP_EVERYTHING,
     ) -> None:
         identity, membership = restoration.identity, restoration.membership
         self.node = identity.node
@@ -236,7 +236,7 @@ class Replica:
             self._stored,
             self._installed,
             self._skipped,
-            self.catchup.first_offset_to_tell(),
+            self.catchup.take_first_offset(),
             self.machines.take_verdict(),
         )
         self._delivered, self._completions = [], []

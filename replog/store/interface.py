@@ -44,7 +44,7 @@ class StoredEntry(NamedTuple):
 
 
 class StoredSnapshot(NamedTuple):
-    """A whole snapshot under its id."""
+    """The header of a snapshot, under the id of its pieces."""
 
     snapshot_id: int
     snapshot: Snapshot

@@ -79,6 +79,8 @@ HEADER_NUMBER = 0
 _CRC = Struct(">I")
 _DELIVERED_KEY = Struct(">QQ")
 _PIECE_KEY = Struct(">QI")
+SNAPSHOT_ID_BYTES = 8
+"""They begin the key of a piece."""
 _EPOCH = Struct(">QB")
 
 _SEEDS = {table: crc32(table.encode()) for table in TABLES}

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from replog.store.interface import Peer, Position, StoredEntry, StoredSnapshot
 
 STORE_ID_BYTES = 16
-SNAPSHOT_ID_BYTES = 8
-"""They begin the key of a piece."""
 
 
 class Owner(NamedTuple):
@@ -108,7 +106,7 @@ def drop_snapshot(txn: Transaction, table: lmdb._Database, snapshot_id: int) -> 
     first = layout.piece_key(snapshot_id, layout.HEADER_NUMBER)
     cursor = txn.cursor(table)
     cursor.set_range(first)
-    while cursor.key()[:SNAPSHOT_ID_BYTES] == first[:SNAPSHOT_ID_BYTES]:
+    while cursor.key()[: layout.SNAPSHOT_ID_BYTES] == first[: layout.SNAPSHOT_ID_BYTES]:
         cursor.delete()
 
 

@@ -25,9 +25,10 @@ def check_pieces(
     stored: StoredSnapshot | None,
     report: Callable[[str], object],
 ) -> int:
-    """Check the pieces of a snapshot; None for one that is not whole: then those that are here.
+    """Check the pieces of a snapshot. `stored` is None for one that is not whole: then those that
+    are here are checked one by one.
 
-    Each fault is reported in words. How many pieces there were.
+    Each fault is reported in words. Returns how many whole pieces there were.
     """
     state = StateDigest()
     number, damaged = 0, False
@@ -74,6 +75,7 @@ def _read_behind(
             return None
         cursor = txn.cursor(table)
         behind = layout.piece_key(snapshot_id, number) + b"\0"
-        if not cursor.set_range(behind) or cursor.key()[:8] != header[:8]:
+        end = layout.SNAPSHOT_ID_BYTES
+        if not cursor.set_range(behind) or cursor.key()[:end] != header[:end]:
             return b"", b""
         return cursor.item()

@@ -153,7 +153,8 @@ class DiskThreads:
             for write in batch.writes:
                 checkers.wrote(self._node, write)
         installs = _installs(batches)
-        checkers.bases.committed(self._node, self._disk, before, readers, installs=installs)
+        needed = _readers_at_drop(readers, batches)
+        checkers.bases.committed(self._node, self._disk, before, needed, installs=installs)
         compacts = self._disk.base.index > before.base.index and not installs
         self._world.tally["compactions"] += compacts
         self._world.tally["installs"] += installs
@@ -174,6 +175,20 @@ class DiskThreads:
         else:
             self._world.trace.record(self._node, "load", type(load).__name__)
         self._loaded(load_id, found)
+
+
+def _readers_at_drop(readers: Mapping[str, int], batches: Sequence[Batch]) -> Mapping[str, int]:
+    """What named readers had acknowledged when the last of these batches dropped anything."""
+    known, at_drop = dict(readers), readers
+    for batch in batches:
+        for name, offset in (batch.readers or {}).items():
+            if offset is None:
+                known.pop(name, None)
+            else:
+                known[name] = offset
+        if batch.compact_to is not None:
+            at_drop = dict(known)
+    return at_drop
 
 
 def _installs(batches: Sequence[Batch]) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from replog.entry import pack_run
 from replog.errors import IdentityRefused
 from replog.membership import cluster_id
-from replog.replica.catchup import KeepPolicy
+from replog.replica.catchup import CompactionPolicy
 from replog.replica.replica import Replica
 from replog.store.memory import MemoryDisk, MemoryStore
 from replog.testing.checkers import AppendTicket
@@ -131,7 +131,9 @@ class Host:
             world.plan.limits,
             self._clock_ms(),
             random,
-            policy=KeepPolicy(world.plan.retention, with_state=world.plan.snapshot_ms_mean > 0),
+            policy=CompactionPolicy(
+                world.plan.retention, with_state=world.plan.snapshot_ms_mean > 0
+            ),
         )
         self._keeper = Keeper(
             world,

@@ -1,4 +1,4 @@
-"""What one simulated node does beside agreeing: it keeps its state, and its readers come along.
+"""What one simulated node does beside agreeing: it keeps its state, and serves named readers.
 
 Rules of this file:
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
 from replog.replica.effects import LoadDroppable
+from replog.snapshot import index_of_snapshot
 from replog.testing.taking import PieceTicket, SealTicket, Taking, state_at, state_of
 from replog.testing.violation import Violation
 
@@ -33,9 +34,7 @@ READERS = ("r1", "r2")
 FORGETS = 0.1
 """How often a reader is forgotten instead of going on."""
 GIVING_MS = 300
-"""So long after a part of a snapshot was sent, another may be asked for."""
-
-
+"""So long after it has sent a part of a snapshot, a node counts as giving one."""
 PIN_JUDGED_MS = 5_000
 """For so long after an offer its snapshot is surely held; the pin itself lapses later."""
 
@@ -180,11 +179,11 @@ class Keeper:
         if isinstance(message, SnapshotPart):
             tally["parts sent"] += 1
             self._gave_at = self._world.schedule.now
-            self._pinned[to] = message.snapshot_id >> 1, self._gave_at
+            self._pinned[to] = index_of_snapshot(message.snapshot_id), self._gave_at
             return "doomed giver"
         if isinstance(message, OfferSnapshot):
             tally["snapshots offered"] += 1
-            index = message.snapshot_id >> 1
+            index = index_of_snapshot(message.snapshot_id)
             if self._pinned.get(to, (0, 0))[0] != index:
                 self._pinned[to] = index, self._world.schedule.now
         elif isinstance(message, FetchPiece):

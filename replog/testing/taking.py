@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from replog.entry import NO_EPOCH
-from replog.snapshot import Snapshot, StateDigest, cut_into_pieces
+from replog.snapshot import Snapshot, StateDigest, cut_into_pieces, own_snapshot_id
 from replog.store.interface import StoredPiece, StoredSnapshot
 from replog.testing.violation import Violation
 
@@ -45,7 +45,7 @@ class Taking:
     def __init__(
         self, position: Position, state: Iterable[bytes], membership: Membership, limits: Limits
     ) -> None:
-        snapshot_id = position.index << 1
+        snapshot_id = own_snapshot_id(position.index)
         digest = StateDigest()
         self.pieces: list[StoredPiece] = []
         for number, piece in enumerate(cut_into_pieces(state, limits.piece_bytes_max), start=1):

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replog.errors import Closed, Corruption, ReplogError
-from replog.keeping import PIECES_UNWRITTEN_MAX, Keeping
+from replog.keeping import Keeping
 from replog.pending import Pending, fail_all, resolve
-from replog.snapshot import Snapshot
+from replog.snapshot import PIECES_UNWRITTEN_MAX, Snapshot
 from replog.store.interface import Batch, StoredPiece, StoredSnapshot
 from tests.node.stand_in import StandIn, settled
 from tests.store.author import MEMBERSHIP, open_store, sample

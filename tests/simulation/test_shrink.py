@@ -59,7 +59,7 @@ def first_failure() -> tuple[Simulation, SimulationFailure]:
             simulation.run()
         except SimulationFailure as failure:
             plan = simulation.world.plan
-            if troubles(plan) > 3 and plan.limits != Limits():
+            if troubles(plan) > 3 and plan.limits != Limits() and plan.retention is None:
                 return simulation, failure
     raise AssertionError("no seed fails with much going on")
 
@@ -127,7 +127,7 @@ def test_a_limit_that_the_failure_needs_is_kept(monkeypatch: Patch) -> None:
     assert shrunk.after.requests <= 1
 
 
-@pytest.mark.parametrize("seed", [1, 3, 4])
+@pytest.mark.parametrize("seed", [1, 3, 6])
 def test_leaving_out_what_does_not_happen_changes_nothing(seed: int) -> None:
     simulation = Simulation(seed, RAFT)
     outcome = simulation.run()

@@ -92,14 +92,9 @@ class Keeping:
         Raises `ReplogError` when the newest snapshot stands for as much and has no state, whatever
         `chunks` raises, `Corruption`, and `Closed` or `NodeStopped`.
         """
-        newest = self.newest()
-        if newest is not None and newest.snapshot.index >= position.index:
-            if newest.snapshot.pieces:
-                return newest.snapshot
-            raise ReplogError(
-                f"a snapshot without a state stands for entry {newest.snapshot.index} already: the "
-                f"machine's can be kept once it has taken a later record"
-            )
+        kept = self._kept_already(position)
+        if kept is not None:
+            return kept
         snapshot_id = own_snapshot_id(position.index)
         unwritten: deque[Pending[None]] = deque()
         try:
@@ -108,8 +103,16 @@ class Keeping:
             snapshot = Snapshot(position, NO_EPOCH, self._membership, pieces, size, digest)
             stored = StoredSnapshot(snapshot_id, snapshot)
             failpoints.reach("snapshot: before it is read back")
-            for _ in self.pieces(stored):
-                pass
+            try:
+                for _ in self.pieces(stored):
+                    pass
+            except Corruption:
+                # What was received meanwhile stands for more: these pieces were not written.
+                kept = self._kept_already(position)
+                if kept is None:
+                    raise
+                self._drop(snapshot_id)
+                return kept
             failpoints.reach("snapshot: before it is sealed")
             return self._seal(stored).result()
         except BaseException:
@@ -121,6 +124,17 @@ class Keeping:
             with suppress(Closed, NodeStopped):
                 self._drop(snapshot_id)
             raise
+
+    def _kept_already(self, position: Position) -> Snapshot | None:
+        newest = self.newest()
+        if newest is None or newest.snapshot.index < position.index:
+            return None
+        if newest.snapshot.pieces:
+            return newest.snapshot
+        raise ReplogError(
+            f"a snapshot without a state stands for entry {newest.snapshot.index} already: the "
+            f"machine's can be kept once it has taken a later record"
+        )
 
     def _stage_all(
         self, snapshot_id: int, chunks: Iterable[bytes], unwritten: deque[Pending[None]]

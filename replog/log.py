@@ -25,6 +25,7 @@ from replog.recent import Recent
 from replog.replica import catchup
 from replog.replica.effects import MachineStatus
 from replog.replica.replica import Replica
+from replog.retention import Retention, SnapshotEvery
 from replog.store.directory import check_may_begin
 from transport.frames import FRAME_VERSION, FrameHeader
 from transport.interface import Transport, TransportError
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from replog.machine import Machine, Record
     from replog.pending import Pending
     from replog.replica.effects import Status
-    from replog.retention import Retention, SnapshotEvery
     from replog.snapshot import Snapshot
     from replog.store.interface import Identity, Store
 
@@ -382,6 +382,9 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     from replog.store.lmdb import create_or_open  # noqa: PLC0415 - loads lmdb
 
     limits = limits or Limits()
+    for given, kind in ((retention, Retention), (snapshots, SnapshotEvery)):
+        if given is not None and not isinstance(given, kind):
+            raise ConfigError(f"{given!r} is no {kind.__name__}")
     addresses = _checked_members(node, members, connect, plaintext=plaintext)
     membership = agreement.membership(set(addresses))
     check_may_begin(path, cluster)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from replog.errors import MachineStopped, OffsetOutOfRange, StoreError
+from replog.errors import MachineStopped, OffsetOutOfRange, ReplogError, StoreError
 from replog.log_reader import LogReader
 from replog.machine import apply_all
 
@@ -71,15 +71,23 @@ def replay(
     """
     began = time.perf_counter()
     with LogReader(directory) as reader:
-        end = reader.position().offset if stop is None else stop
-        for bound in (end,) if start is None else (start, end):
-            reader.check_bound(bound)
-        index, log_digest = _entry_before(reader, end)
-        start, snapshot_index = _begin(reader, machine, end) if start is None else (start, 0)
-        offset = start
+        while True:
+            end = reader.position().offset if stop is None else stop
+            for bound in (end,) if start is None else (start, end):
+                reader.check_bound(bound)
+            index, log_digest = _entry_before(reader, end)
+            try:
+                begin, snapshot_index = start or 0, 0
+                if start is None:
+                    begin, snapshot_index = _begin(reader, machine, end)
+                break
+            except _Replaced:
+                if stop is not None:
+                    raise
+        offset = begin
         if progress is not None:
             progress(offset, end)
-        for batch in reader.batches(start, end):
+        for batch in reader.batches(begin, end):
             count = len(batch)  # before the machine may empty it
             _apply(machine, batch)
             offset += count
@@ -88,15 +96,19 @@ def replay(
         seconds = time.perf_counter() - began
     digest = getattr(machine, "digest", None)
     return Replayed(
-        records=offset - start,
+        records=offset - begin,
         offset=offset,
         seconds=seconds,
         digest=None if digest is None else digest(),
         index=index,
         log_digest=log_digest,
-        start=start,
+        start=begin,
         snapshot_index=snapshot_index,
     )
+
+
+class _Replaced(ReplogError):
+    """The snapshot to begin with went while it was read, and only one beyond the end is there."""
 
 
 def _begin(reader: LogReader, machine: Applies, end: int) -> tuple[int, int]:
@@ -111,7 +123,12 @@ def _begin(reader: LogReader, machine: Applies, end: int) -> tuple[int, int]:
             raise
         except BaseException as error:
             newer = reader.snapshot_before(end)
-            if newer is not None and newer.snapshot_id != stored.snapshot_id:
+            if newer is None:
+                raise _Replaced(
+                    f"the node has replaced the snapshot of entry {snapshot.index} meanwhile by "
+                    f"one beyond offset {end}: replay up to a later offset"
+                ) from error
+            if newer.snapshot_id != stored.snapshot_id:
                 stored = newer  # the node has put it in the place of that one meanwhile
                 continue
             if isinstance(error, StoreError):

@@ -17,7 +17,7 @@ import msgpack
 
 from replog.entry import DIGEST_START, NO_EPOCH, Epoch, check_node_id
 from replog.errors import PeerFault
-from replog.membership import MEMBERS_MAX, Membership, decode_membership
+from replog.membership import Membership, decode_membership
 from replog.producers import ProducerRow
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def cut_into_pieces(chunks: Iterable[bytes], piece_bytes: int = PIECE_BYTES_MAX)
     piece at a time beside the chunk at hand."""
     piece = bytearray()
     for chunk in chunks:
-        rest = memoryview(chunk)
+        # An array's items may be larger than bytes: it would be cut by those.
+        rest = memoryview(chunk).cast("B")
         while len(piece) + len(rest) > piece_bytes:
             room = piece_bytes - len(piece)
             yield bytes(piece) + rest[:room]
@@ -158,7 +159,7 @@ def decode_snapshot(data: bytes) -> Snapshot:
         if len(data) > HEADER_BYTES_MAX:
             raise PeerFault(f"a header of {len(data)} bytes")
         (form, index, offset, digest, timestamp_ms, rows, epoch, membership, *rest) = (
-            msgpack.unpackb(data, use_list=False, max_array_len=MEMBERS_MAX)
+            msgpack.unpackb(data, use_list=False, max_array_len=HEADER_BYTES_MAX)
         )
         pieces, size, state_digest = rest
         if form != FORMAT:

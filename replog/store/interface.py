@@ -187,8 +187,9 @@ class Reader(Protocol):
         given when there is none. Raises `Corruption`."""
 
     def offset_behind(self, index: int) -> int:
-        """The offset after the records of this delivered entry; the base's for the base.
-        Raises `Corruption` when its row is missing or damaged."""
+        """The offset after the records of this delivered entry; the base's for the base
+        and for what has been compacted meanwhile. Raises `Corruption` when its row is missing or
+        damaged."""
 
     def log_extent(self) -> tuple[int, int]:
         """Bytes of the pages that the entries take, and how many entries there are."""

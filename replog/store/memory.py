@@ -289,7 +289,7 @@ class MemoryStore:
     def offset_behind(self, index: int) -> int:
         """As `interface.Reader.offset_behind`."""
         self._check()
-        if index == self._disk.base.index:
+        if index <= self._disk.base.index:
             return self._disk.base.offset
         row = self._disk.row(index)
         if row is None:

@@ -349,6 +349,12 @@ def _disown() -> None:
 os.register_at_fork(after_in_child=_disown)
 
 
+def _check_kept(retention: object, snapshots: object) -> None:
+    for given, kind in ((retention, Retention), (snapshots, SnapshotEvery)):
+        if given is not None and not isinstance(given, kind):
+            raise ConfigError(f"{given!r} is no {kind.__name__}")
+
+
 def open(  # noqa: A001 - `replog.open` is what users look for
     path: str | PathLike[str],
     *,
@@ -382,9 +388,7 @@ def open(  # noqa: A001 - `replog.open` is what users look for
     from replog.store.lmdb import create_or_open  # noqa: PLC0415 - loads lmdb
 
     limits = limits or Limits()
-    for given, kind in ((retention, Retention), (snapshots, SnapshotEvery)):
-        if given is not None and not isinstance(given, kind):
-            raise ConfigError(f"{given!r} is no {kind.__name__}")
+    _check_kept(retention, snapshots)
     addresses = _checked_members(node, members, connect, plaintext=plaintext)
     membership = agreement.membership(set(addresses))
     check_may_begin(path, cluster)

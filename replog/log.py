@@ -412,9 +412,7 @@ def open(  # noqa: A001 - `replog.open` is what users look for
         if isinstance(error, TransportError):
             raise ConfigError(f"node {node} cannot take part: {error}") from error
         raise
-    log = _start(store, replica, link, snapshots, limits)
-    _open_logs.add(log)
-    return log
+    return _start(store, replica, link, snapshots, limits)
 
 
 def _start(
@@ -425,7 +423,7 @@ def _start(
     node = Node(replica, store, link, recent, limits)
     node.start()
     delivered = DeliveredLog(store, recent, node.inbox.check_open)
-    return ReplicatedLog(
+    log = ReplicatedLog(
         node,
         delivered,
         readers=Readers(restoration.readers, delivered, node.acknowledge),
@@ -440,6 +438,8 @@ def _start(
         snapshots=snapshots,
         limits=limits,
     )
+    _open_logs.add(log)
+    return log
 
 
 def _frame_header(identity: Identity) -> FrameHeader:

@@ -92,7 +92,8 @@ class Rounds:
         keeper = self.cluster["n1"]
         if installs:  # the one that could give it what the others have dropped is away as well
             self.cluster.wait_until(lambda: self.are_even(keeper, other), "they are not even")
-            keeper.kill()
+            # Not killed: it might know less than the others have dropped, and take a snapshot too.
+            keeper.stop()
         laggard.start({VARIABLE: f"{point}=crash"})
 
         def has_died() -> bool:

@@ -37,6 +37,15 @@ def end_error(failure: BaseException | None) -> Closed | NodeStopped:
     return error
 
 
+def disk_full(bytes_free: int) -> Busy:
+    """What is refused for want of room on the disk ends with this."""
+    return Busy(
+        f"the store may take {max(bytes_free, 0)} bytes more: let it drop what is old (a "
+        f"`Retention`, or a snapshot for one that waits for it), or open the directory with a "
+        f"larger map_bytes_max"
+    )
+
+
 class Records(NamedTuple):
     """Single appends that came one after the other."""
 
@@ -116,7 +125,7 @@ class Inbox:
         with self._lock:
             self.check_open()
             if self.disk_bytes_free <= 0:
-                raise self._disk_full()
+                raise disk_full(self.disk_bytes_free)
             self._waiting_for_room.append(pending)
         self._grant_room()
         return pending
@@ -131,14 +140,8 @@ class Inbox:
                 f"await log.room() and append again"
             )
         if 2 * (waiting + size) > self.disk_bytes_free:
-            raise self._disk_full()
+            raise disk_full(self.disk_bytes_free)
         self._added_bytes += size
-
-    def _disk_full(self) -> Busy:
-        return Busy(
-            f"the store may grow by {self.disk_bytes_free} bytes more: open the directory with a "
-            f"larger map_bytes_max"
-        )
 
     def disown(self) -> None:
         """In a forked child, where no node runs: refuse everything. Takes no lock, for a thread

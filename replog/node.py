@@ -18,8 +18,9 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from replog import failpoints
+from replog.disk_room import disk_room
 from replog.errors import Closed, InvariantBroken, OutcomeUnknown, ReplogError
-from replog.inbox import Inbox, Records, end_error, end_reason
+from replog.inbox import Inbox, Records, disk_full, end_error, end_reason
 from replog.loads import carry_out
 from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from transport.interface import Transport
 
 BATCHES_PER_COMMIT_MAX = 256
-MAP_SOFT_LIMIT = 0.8
-"""The part of the map beyond which nothing is appended: the rest is for votes and compaction."""
 STOP_SECONDS_MAX = 30.0
 """How long `stop` waits for a commit under way."""
 
@@ -148,7 +147,7 @@ class Node:
         self._transport = transport
         self._recent = recent
         self._stop_machine: Callable[[str], object] = _no_machine
-        self._map_bytes_soft = int(limits.map_bytes_max * MAP_SOFT_LIMIT)
+        self._map_bytes_max = limits.map_bytes_max
         self._reports: deque[int | tuple[int, Any] | BaseException] = deque()
         self._positions: deque[tuple[int, int]] = deque()
         """(batch id, index up to which its rows reach)."""
@@ -234,8 +233,10 @@ class Node:
         self._measure_disk()
 
     def _measure_disk(self) -> None:
-        self.inbox.disk_bytes_free = self._map_bytes_soft - self._store.used_bytes()
-        self._replica.disk_is_full = self.inbox.disk_bytes_free <= 0
+        room = disk_room(self._store.usage(), self._map_bytes_max)
+        self.inbox.disk_bytes_free = room.appends
+        self._replica.disk_is_full = room.appends <= 0
+        self._replica.catchup.snapshots.disk_bytes_free = room.snapshots
 
     def _take_inbox(self) -> None:
         if not self.inbox.has_items:
@@ -322,10 +323,17 @@ class Node:
         self._replica.barrier(pending)
 
     def stage(self, piece: StoredPiece) -> Pending[None]:
-        """Any thread: write one piece of a snapshot; resolved once it is stored."""
-        return self.inbox.request(
-            lambda pending: self._replica.catchup.snapshots.stage(piece, pending)
-        )
+        """Any thread: write one piece of a snapshot; resolved once it is stored. Ends in `Busy`
+        when the disk has no room for it."""
+        snapshots = self._replica.catchup.snapshots
+
+        def stage(pending: Pending[Any]) -> None:
+            if snapshots.has_room_for(len(piece.data)):
+                snapshots.stage(piece, pending)
+            else:
+                fail_all((pending,), disk_full(snapshots.disk_bytes_free))
+
+        return self.inbox.request(stage)
 
     def seal(self, stored: StoredSnapshot) -> Pending[Snapshot]:
         """Any thread: this snapshot, of which all pieces are stored, becomes the newest; resolved

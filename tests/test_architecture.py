@@ -61,7 +61,7 @@ ROWS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (2, ("machines",)),
     (3, ("failpoints",)),
     (3, ("store.interface",)),
-    (3, ("retention",)),
+    (3, ("disk_room", "retention")),
     (3, ("replica", "store")),
     (3, ("loads",)),
     (4, ("pending",)),

@@ -167,7 +167,11 @@ def _blocks(fields: dict[str, Any]) -> dict[str, list[str]]:
     waits = "" if fields["introduced"] else "; waits for the other members of its first start"
     beyond = f"; {fields['beyond']} beyond, not known committed" if fields["beyond"] else ""
     moment_ms = position["timestamp_ms"]
-    sizes = f"{fields['used_bytes']} bytes in use, which may grow to {fields['map_bytes']}"
+    live_bytes = sum(size["bytes"] for size in fields["tables"].values())
+    sizes = (
+        f"{live_bytes} bytes in use, in a file of {fields['used_bytes']} that may grow to "
+        f"{fields['map_bytes']}"
+    )
     cluster = "none: this is a backup" if fields["backup"] else fields["cluster_id"]
     return {
         "directory": [fields["directory"]],

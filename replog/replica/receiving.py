@@ -7,7 +7,8 @@ Rules of this file:
 2. A piece is written once its checksum is right, and the snapshot is installed once all of its
    pieces were read back from the disk and make its digest. Until then nothing of this node has
    changed.
-3. Pieces on their way to the disk are bounded.
+3. Pieces on their way to the disk are bounded. What the disk has no room for is not begun; if that
+   changes on the way, the transfer is given up.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Receiving:
         self._retry_ms = retry_ms
         self._post = post
         self._transfer: Transfer | None = None
+        self._refused = ""
+        """Why the last offer was not taken, if it was the disk."""
         self.installing: StoredSnapshot | None = None
         """On its way to becoming the base of this node's log."""
         self.deadline: int | None = None
@@ -101,12 +104,19 @@ class Receiving:
         under_way = self._transfer
         if snapshot.index <= delivered_index or self.installing is not None:
             return
+        if not self._snapshots.has_room_for(snapshot.size):
+            self._refused = (
+                f"no room on the disk for {snapshot.size} bytes of a snapshot of entry "
+                f"{snapshot.index} from {sender}: open the directory with a larger map_bytes_max"
+            )
+            return
         if under_way is not None:
             same = (sender, offer.snapshot_id) == (under_way.sender, under_way.their_id)
             other = sender != under_way.sender
             if same or under_way.checking or (other and under_way.silences < SILENCES_MAX):
                 return
             self.give_up()
+        self._refused = ""
         self._transfer = Transfer(sender, offer.snapshot_id, snapshot)
         # What an earlier transfer may have left of the same one.
         self._snapshots.drop(self._transfer.own.snapshot_id)
@@ -131,6 +141,9 @@ class Receiving:
             transfer.piece.clear()
             if crc32(piece) != part.piece_crc:
                 raise PeerFault(f"piece {number} does not match its checksum")
+            if not self._snapshots.has_room_for(size):
+                self.give_up()
+                return
             transfer.digest.add(piece)
             transfer.unwritten += 1
             stored = StoredPiece(transfer.own.snapshot_id, number, piece)
@@ -171,10 +184,10 @@ class Receiving:
         self.deadline = None
 
     def status(self) -> str:
-        """How far the transfer has come; empty without one."""
+        """How far the transfer has come, or why none was begun; empty when none was offered."""
         transfer = self._transfer
         if transfer is None:
-            return ""
+            return self._refused
         snapshot = transfer.snapshot
         return (
             f"{transfer.digest.size} of {snapshot.size} bytes of a snapshot of entry "

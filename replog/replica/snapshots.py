@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from replog.entry import INTEGER_MAX
 from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
 from replog.replica.effects import LoadPart, SnapshotStatus, Stored
 from replog.snapshot import encode_snapshot
@@ -53,6 +54,16 @@ class Changes(NamedTuple):
     sealed: StoredSnapshot | None
 
 
+class _Issued(NamedTuple):
+    """A batch on its way to the disk."""
+
+    batch_id: int
+    newest: StoredSnapshot | None
+    """The newest whole one, once this batch is on the disk."""
+    tickets: list[Stored]
+    piece_bytes: int
+
+
 class _Pin(NamedTuple):
     """Somebody takes a snapshot."""
 
@@ -69,6 +80,8 @@ class Snapshots:
     ) -> None:
         self.newest = newest
         """Whole, and on its way to the disk at least."""
+        self.disk_bytes_free = INTEGER_MAX
+        """Set by the host: what the pieces of snapshots may take more of its disk."""
         self._durable = newest
         self._loads = loads
         self._part_bytes_max = part_bytes_max
@@ -78,8 +91,7 @@ class Snapshots:
         self._sealed: StoredSnapshot | None = None
         self._tickets: list[Stored] = []
         """Of what the next batch brings."""
-        self._issued: list[tuple[int, StoredSnapshot | None, list[Stored]]] = []
-        """(batch, what it seals, tickets)."""
+        self._issued: list[_Issued] = []
         self._old: dict[int, StoredSnapshot] = {}
         """Whole ones that are not the newest any more and still there."""
         self._pins: dict[str, _Pin] = {}
@@ -106,6 +118,12 @@ class Snapshots:
     def newest_state_index(self) -> int:
         """Index of the newest whole snapshot if it holds the state of a machine, else 0."""
         return self.newest_index if self.newest is not None and self.newest.snapshot.pieces else 0
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether the disk can take this many bytes of pieces more."""
+        unwritten = sum([len(piece.data) for piece in self._pieces])
+        unwritten += sum([issued.piece_bytes for issued in self._issued])
+        return unwritten + size <= self.disk_bytes_free
 
     def stage(self, piece: StoredPiece, ticket: Ticket | None = None) -> None:
         """Write one piece; the ticket comes back once it is on the disk."""
@@ -145,21 +163,23 @@ class Snapshots:
         # A newer one may have come while an older one was being written.
         pieces = [piece for piece in self._pieces if piece.snapshot_id > newest_id]
         changes = Changes(self._dropped, pieces, self._sealed)
-        self._issued.append((batch_id, self.newest, self._tickets))
+        piece_bytes = sum([len(piece.data) for piece in pieces])
+        self._issued.append(_Issued(batch_id, self.newest, self._tickets, piece_bytes))
         self._dropped, self._pieces, self._sealed, self._tickets = [], [], None, []
         return changes
 
     def durable(self, batch_id: int) -> list[Stored]:
         """Every batch up to this id is on the disk; whom to tell."""
         told: list[Stored] = []
-        while self._issued and self._issued[0][0] <= batch_id:
-            _, self._durable, tickets = self._issued.pop(0)
-            told += tickets
+        while self._issued and self._issued[0].batch_id <= batch_id:
+            issued = self._issued.pop(0)
+            self._durable = issued.newest
+            told += issued.tickets
         return told
 
     def drain(self) -> list[Ticket]:
         """At the end: the host's tickets of what is not known to be on the disk."""
-        tickets = [*self._tickets, *[ticket for _, _, issued in self._issued for ticket in issued]]
+        tickets = [*self._tickets, *[one for issued in self._issued for one in issued.tickets]]
         return [stored.ticket for stored in tickets if not isinstance(stored.ticket, Written)]
 
     def _replace(self, stored: StoredSnapshot) -> None:

@@ -121,6 +121,15 @@ class Batch(NamedTuple):
     """Named readers, and the offset up to which each has acknowledged; None: it is forgotten."""
 
 
+class Usage(NamedTuple):
+    """How much of its map a store takes."""
+
+    live_bytes: int
+    """Of the pages that hold something. Those that were freed are used again."""
+    file_bytes: int
+    """Up to the last page ever used: never falls."""
+
+
 class Restoration(NamedTuple):
     """Everything a node needs to go on after an open: costs O(epochs + tail), not the whole log."""
 
@@ -208,5 +217,5 @@ class Store(Reader, Protocol):
         """Apply these batches in one transaction and sync it. Raises `StoreFailed` (the store is
         then poisoned)."""
 
-    def used_bytes(self) -> int:
-        """Bytes of the map in use, for the soft limit."""
+    def usage(self) -> Usage:
+        """How much of the map is taken, as of the last commit."""

@@ -34,6 +34,7 @@ from replog.store.directory import (
     read_data_file,
     stretch,
 )
+from replog.store.interface import Usage
 from replog.store.layout import StoredPromise
 from replog.store.lmdb_reader import (
     LMDB_DAMAGE,
@@ -42,6 +43,7 @@ from replog.store.lmdb_reader import (
     Transaction,
     open_environment,
     open_reader,
+    table_extent,
 )
 from replog.store.opening import Opened, Owner, begin_life, drop_snapshot, put_promise
 from replog.store.rules import Changes, Outline, fold
@@ -100,7 +102,9 @@ class LmdbStore(LmdbReads):
         self._committing = Lock()
         self._page_bytes = environment.stat()["psize"]
         self._file_bytes = 0
-        self._used_bytes = self._measure()
+        with environment.begin() as txn:
+            live_bytes = self._live_bytes(txn)
+        self._usage = Usage(live_bytes, self._last_page_end())
         self._stretch(0)
 
     def restore(self) -> Restoration:
@@ -108,9 +112,9 @@ class LmdbStore(LmdbReads):
         with self._gate:
             return self._restoration
 
-    def used_bytes(self) -> int:
-        """As `interface.Store.used_bytes`: up to the last page LMDB has ever used."""
-        return self._used_bytes
+    def usage(self) -> Usage:
+        """As `interface.Store.usage`."""
+        return self._usage
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """As `interface.Store.commit`.
@@ -141,8 +145,9 @@ class LmdbStore(LmdbReads):
             with self._environment.begin(write=True) as txn:
                 self._apply(txn, changes)
                 failpoints.reach("writer: inside a transaction")
+                live_bytes = self._live_bytes(txn)
             self._outline = outline
-            self._used_bytes = self._measure()
+            self._usage = Usage(live_bytes, self._last_page_end())
         finally:
             self._committing.release()
 
@@ -245,15 +250,19 @@ class LmdbStore(LmdbReads):
         rows = len(entries) + len(changes.epochs.runs) + len(changes.delivered)
         rows += len(changes.pieces) + len(changes.readers)
         frees = changes.base is not None or changes.dropped_snapshots
-        freed_bytes = room_for_freed(self._used_bytes) if frees else 0
+        freed_bytes = room_for_freed(self._usage.file_bytes) if frees else 0
         return 2 * content_bytes + ROW_BYTES_MAX * rows + freed_bytes
 
-    def _measure(self) -> int:
+    def _live_bytes(self, txn: Transaction) -> int:
+        return sum([table_extent(txn, table)[0] for table in self.tables.values()])
+
+    def _last_page_end(self) -> int:
+        """Known of what is committed."""
         return (self._environment.info()["last_pgno"] + 1) * self._page_bytes
 
     def _stretch(self, upcoming_bytes: int) -> None:
         """See rule 4 of `replog.store.directory`."""
-        wanted = min(self._used_bytes + upcoming_bytes + SPARE_BYTES, self._map_bytes_max)
+        wanted = min(self._usage.file_bytes + upcoming_bytes + SPARE_BYTES, self._map_bytes_max)
         if wanted > self._file_bytes:
             ahead = min(wanted + STRETCH_BYTES, self._map_bytes_max)
             self._file_bytes = stretch(self._directory, ahead)

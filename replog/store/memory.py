@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from replog.entry import NO_EPOCH
 from replog.errors import Corruption, InvariantBroken, StoreFailed, WrongStore
-from replog.store.interface import Identity, Peer, Restoration, StoredEntry, StoredSnapshot
+from replog.store.interface import Identity, Peer, Restoration, StoredEntry, StoredSnapshot, Usage
 from replog.store.rules import EMPTY, Changes, Outline, fold
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ class MemoryStore:
         if failing == "after":
             raise self._fail("failed after it wrote")
 
-    def used_bytes(self) -> int:
-        """As `interface.Store.used_bytes`: the bytes of entries and pieces."""
-        return self._disk.used_bytes
+    def usage(self) -> Usage:
+        """As `interface.Store.usage`: the bytes of entries and pieces."""
+        return Usage(self._disk.used_bytes, self._disk.used_bytes)
 
     def entries(self, first: int, last: int, bytes_max: int) -> list[StoredEntry]:
         """As `interface.Reader.entries`."""

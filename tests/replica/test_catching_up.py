@@ -260,6 +260,33 @@ def test_few_pieces_wait_for_the_disk() -> None:
     assert laggard.wanted() == FetchPiece(7, 3, 0)
 
 
+def test_what_the_disk_has_no_room_for_is_not_begun_and_the_status_says_so() -> None:
+    laggard = Laggard()
+    laggard.snapshots.disk_bytes_free = sum(map(len, PIECES)) - 1
+    laggard.offer(1, "n2", 7, snapshot(9))
+    assert laggard.wanted() is None
+    assert laggard.receiving.status().startswith("no room on the disk for 230 bytes")
+    laggard.snapshots.disk_bytes_free += 1
+    laggard.offer(2, "n2", 7, snapshot(9))
+    assert laggard.receiving.status().startswith("0 of 230 bytes")
+    assert laggard.wanted() is not None
+
+
+def test_a_transfer_that_the_disk_has_no_more_room_for_is_given_up() -> None:
+    laggard = Laggard()
+    laggard.offer(1, "n2", 7, snapshot(9))
+    laggard.snapshots.disk_bytes_free = len(PIECES[0])
+    # What is on its way to the disk counts, though the host cannot have measured it yet.
+    for _ in range(4):
+        want = laggard.wanted()
+        assert want is not None
+        laggard.receiving.part(1, "n2", *answer(want))
+    assert laggard.wanted() is None
+    assert laggard.receiving.status() == ""
+    assert laggard.receiving.deadline is None
+    assert laggard.snapshots.take_changes(1).pieces == []
+
+
 def test_a_header_of_another_membership_or_of_no_sense_is_a_fault() -> None:
     laggard = Laggard()
     other = snapshot(9)._replace(membership=Membership(majorities({"n1", "n9"})))

@@ -291,7 +291,7 @@ def test_a_full_map_ends_the_store_and_a_larger_one_goes_on(tmp_path: Path):
     assert f"map_bytes_max = {1 << 20}" in str(failure)
     assert isinstance(failure.__cause__, lmdb.MapFullError)
     assert last >= 5
-    assert store.used_bytes() > 500_000
+    assert store.usage().file_bytes > 500_000
     assert_poisoned(store, f"map_bytes_max = {1 << 20}")
     store.close()
     store = open_store(tmp_path, map_bytes_max=2 << 20)
@@ -410,7 +410,7 @@ def test_a_memory_disk_opened_again_ends_the_life_before():
     with pytest.raises(StoreFailed, match="later life"):
         before.commit([append(1, [noop()])])
     assert after.restore().last_index == 0
-    assert after.used_bytes() == 0
+    assert after.usage().live_bytes == 0
 
 
 def test_a_memory_store_uses_the_bytes_of_its_entries():
@@ -418,11 +418,11 @@ def test_a_memory_store_uses_the_bytes_of_its_entries():
     small, large = noop(), run_entry("n1", 5, 0, [bytes(5000)])
     store.commit([append(1, [small, large, large])])
     store.commit([append(2, [large, small], truncate_from=2)])
-    assert store.used_bytes() == 2 * len(small) + len(large)
+    assert store.usage().live_bytes == 2 * len(small) + len(large)
     store.commit([append(2, [small]), append(6, [large, large])])
-    assert store.used_bytes() == 3 * len(small) + 2 * len(large)
+    assert store.usage().live_bytes == 3 * len(small) + 2 * len(large)
     store.commit([append(6, [], truncate_from=6)])
-    assert store.used_bytes() == 3 * len(small)
+    assert store.usage().live_bytes == 3 * len(small)
 
 
 def test_a_memory_disk_of_another_node_is_refused():

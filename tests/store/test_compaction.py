@@ -164,6 +164,23 @@ def test_a_commit_of_compaction_looks_at_its_slice_alone(
     assert 40 <= steps <= 50
 
 
+def test_the_pages_of_what_is_dropped_are_not_live_any_more(tmp_path: Path):
+    store = open_store(tmp_path)
+    data = [run_entry("n1", 20, index, [bytes(1000)]) for index in range(1000)]
+    delivery, position = deliver(store.position(), data)
+    store.commit([append(1, data), delivery])
+    full = store.usage()
+    assert 1000 * 1000 < full.live_bytes < full.file_bytes
+    store.commit(
+        [Batch(sealed=StoredSnapshot(2000, snapshot_at(position, TERM_1)), compact_to=900)]
+    )
+    less = store.usage()
+    assert less.live_bytes < full.live_bytes / 5
+    assert less.file_bytes >= full.file_bytes
+    store.close()
+    assert open_store(tmp_path).usage().live_bytes == less.live_bytes
+
+
 def test_a_compacted_log_opens_with_its_base_and_snapshot(tmp_path: Path):
     store = open_store(tmp_path)
     data = fill(store)

@@ -106,7 +106,7 @@ def test_a_crash_between_staging_and_sealing_leaves_nothing_of_the_snapshot(tmp_
         assert store.piece(8, 1) == b"four"
         assert store.piece(100, 1) is None
         assert store.base() == taken(3).snapshot.base
-        used.append(store.used_bytes())
+        used.append(store.usage().file_bytes)
         store.close()
         assert verify_in_child(tmp_path).pieces == 1
     assert used[-1] <= used[0] + (8 << 20)

@@ -297,7 +297,7 @@ def test_a_refused_open_leaves_the_directory_free(tmp_path: Path):
 def test_a_file_shorter_than_its_last_page_is_refused_by_all(tmp_path: Path, keep: float):
     store = open_store(tmp_path)
     fill(store)
-    used_bytes = store.used_bytes()
+    used_bytes = store.usage().file_bytes
     store.close()
     data = tmp_path / "data.mdb"
     os.truncate(data, int(keep * used_bytes) if keep < 1 else int(keep))
@@ -310,7 +310,7 @@ def test_a_file_shorter_than_its_last_page_is_refused_by_all(tmp_path: Path, kee
 
 def test_a_file_cut_off_by_one_byte_names_both_lengths(tmp_path: Path):
     store = open_store(tmp_path)
-    used_bytes = store.used_bytes()
+    used_bytes = store.usage().file_bytes
     store.close()
     os.truncate(tmp_path / "data.mdb", used_bytes - 1)
     with pytest.raises(Corruption, match=rf"{used_bytes - 1} bytes of the {used_bytes} "):
@@ -343,7 +343,7 @@ def test_a_good_file_is_longer_than_its_last_page_because_the_writer_stretches_i
     store.commit([append(3000, [], truncate_from=3000)])
     store.commit([append(2659, [], truncate_from=2659)])
     file_bytes = (tmp_path / "data.mdb").stat().st_size
-    assert (file_bytes >= store.used_bytes()) == stretched
+    assert (file_bytes >= store.usage().file_bytes) == stretched
     store.close()
     if stretched:
         assert open_store(tmp_path).restore().last_index == 2658
@@ -354,7 +354,7 @@ def test_a_stretched_file_takes_no_blocks_and_stays_within_the_map(tmp_path: Pat
     found = (tmp_path / "data.mdb").stat()
     assert found.st_size == 4 << 20
     assert found.st_blocks * 512 < 1 << 20
-    assert store.used_bytes() < 1 << 20
+    assert store.usage().file_bytes < 1 << 20
 
 
 # --- fork, close ----------------------------------------------------------------------------------

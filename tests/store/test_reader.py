@@ -162,12 +162,12 @@ def test_a_long_read_transaction_is_never_left_open(tmp_path: Path):
     fill(store)
     for _ in range(20):
         store.commit([append(8, [noop()], truncate_from=8)])
-    used_bytes = store.used_bytes()
+    used_bytes = store.usage().file_bytes
     for _ in range(200):
         store.commit([append(8, [noop()], truncate_from=8)])
         store.entries(1, 8, 1 << 20)
         store.delivered(0, 1 << 20)
-    assert store.used_bytes() == used_bytes
+    assert store.usage().file_bytes == used_bytes
 
 
 def test_a_log_reader_begins_at_the_first_record_that_is_kept(tmp_path: Path):

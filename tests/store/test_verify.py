@@ -457,7 +457,7 @@ def test_damaged_pages_are_a_fault_whatever_lmdb_makes_of_them(tmp_path: Path, s
     data = [run_entry("n1", 5, index, [bytes([index % 251]) * 700]) for index in range(300)]
     batch, _ = deliver(store.position(), data)
     store.commit([append(1, data), batch])
-    used_bytes = store.used_bytes()
+    used_bytes = store.usage().file_bytes
     store.close()
     page = 4096
     with (tmp_path / "data.mdb").open("r+b") as file:

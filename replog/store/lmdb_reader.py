@@ -169,6 +169,13 @@ def table_extent(txn: Transaction, table: lmdb._Database) -> tuple[int, int]:
     return pages * stat["psize"], stat["entries"]
 
 
+def _seek_row(cursor: lmdb.Cursor, offset: int) -> bool:
+    """Put a cursor of table delivered at the last row that begins at or below this offset: of those
+    with one base offset, the last may hold records and the others cannot. False without any."""
+    beyond = cursor.set_range(layout.delivered_key(max(offset + 1, 0), 0))
+    return cursor.prev() if beyond else cursor.last()
+
+
 class LmdbReads:
     """`interface.Reader` over an open environment."""
 
@@ -217,10 +224,7 @@ class LmdbReads:
         size = 0
         with self.reading(layout.DELIVERED) as txn:
             cursor = txn.cursor(self.tables[layout.DELIVERED])
-            # Of the rows with one base offset the last may hold records, the others cannot. So the
-            # row wanted is the last one that begins at or below the offset.
-            beyond = cursor.set_range(layout.delivered_key(offset + 1, 0))
-            if not (cursor.prev() if beyond else cursor.last()):
+            if not _seek_row(cursor, offset):
                 return []
             for key, value in cursor:
                 row = layout.parse_delivered(self.file, key, value)
@@ -331,10 +335,9 @@ class LmdbReads:
         return low
 
     def _row_from(self, txn: Transaction, offset: int) -> Delivered | None:
-        """The last row that begins at or below this offset."""
+        """The row that `_seek_row` finds."""
         cursor = txn.cursor(self.tables[layout.DELIVERED])
-        beyond = cursor.set_range(layout.delivered_key(max(offset + 1, 0), 0))
-        if not (cursor.prev() if beyond else cursor.last()):
+        if not _seek_row(cursor, offset):
             return None
         return layout.parse_delivered(self.file, *cursor.item())
 

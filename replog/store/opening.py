@@ -101,6 +101,14 @@ def begin_life(
     return Opened(tables, restoration, stored.generation)
 
 
+def drop_from(txn: Transaction, table: lmdb._Database, first: int) -> None:
+    """Delete every row from this index on, of a table whose keys are indexes."""
+    cursor = txn.cursor(table)
+    if cursor.set_range(layout.index_key(first)):
+        while cursor.delete():
+            pass
+
+
 def drop_snapshot(txn: Transaction, table: lmdb._Database, snapshot_id: int) -> None:
     """Delete all that is stored of a snapshot."""
     first = layout.piece_key(snapshot_id, layout.HEADER_NUMBER)

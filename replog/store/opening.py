@@ -124,6 +124,20 @@ def put_promise(txn: Transaction, tables: Tables, stored: StoredPromise) -> None
         txn.put(key, layout.pack_promise(table, key, stored), db=tables[table])
 
 
+def read_promises(
+    file: str, txn: Transaction, tables: Tables
+) -> tuple[list[StoredPromise], list[Corruption]]:
+    """The copies of the promise that are whole, and what is wrong with the others."""
+    whole: list[StoredPromise] = []
+    damage: list[Corruption] = []
+    for table, key in PROMISE_COPIES:
+        try:
+            whole.append(layout.parse_promise(file, table, key, txn.get(key, db=tables[table])))
+        except Corruption as error:
+            damage.append(error)
+    return whole, damage
+
+
 PROMISE_COPIES = (
     (layout.META, layout.PROMISE_KEY),
     (layout.PROMISE, layout.PROMISE_COPY_KEY),
@@ -177,13 +191,7 @@ def _described(membership: Membership) -> str:
 
 def _load_promise(file: str, txn: Transaction, tables: Tables) -> StoredPromise:
     """The newest whole copy. Only a damaged copy is written again: else nothing changes."""
-    whole: list[StoredPromise] = []
-    damage: list[Corruption] = []
-    for table, key in PROMISE_COPIES:
-        try:
-            whole.append(layout.parse_promise(file, table, key, txn.get(key, db=tables[table])))
-        except Corruption as error:
-            damage.append(error)
+    whole, damage = read_promises(file, txn, tables)
     if not whole:
         raise Corruption(
             f"{damage[0]}; and {damage[1]}: "

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,21 +75,31 @@ def measure(
             evict(small / DATA_FILE)
             cold.append(open_seconds(small, name))
         say(f"replay, {name}")
+        figure = partial(Figure, question=QUESTION, agreement=name)
+        opening = partial(figure, unit="s", at_most=OPEN_SECONDS_MAX)
         opened = f"open, {SMALL.name}"
         figures += [
-            _figure(name, opened, "s", warm, at_most=OPEN_SECONDS_MAX, entries=entries),
-            _figure(name, f"{opened}, not in the cache", "s", cold, at_most=OPEN_SECONDS_MAX),
+            opening(name=opened, values=tuple(warm), details={"entries": entries}),
+            opening(name=f"{opened}, not in the cache", values=tuple(cold)),
         ]
         for shown, (machine, per_second_min) in MACHINES.items():
-            rates = [replayed_per_second(small, machine) for _ in range(repeats)]
-            what = f"replay into {shown}"
-            figures.append(_figure(name, what, "records/s", rates, at_least=per_second_min))
+            replayed = figure(
+                name=f"replay into {shown}",
+                unit="records/s",
+                values=tuple([replayed_per_second(small, machine) for _ in range(repeats)]),
+                at_least=per_second_min,
+            )
+            figures.append(replayed)
         say(f"{LARGE.name}, {name}")
         entries = fill(large, name, LARGE)
-        rates = [verified_mb_per_second(large, LARGE) for _ in range(repeats)]
-        least = VERIFIED_MB_PER_SECOND_MIN
-        verified = f"verify, {LARGE.name}"
-        figures.append(_figure(name, verified, "MB/s", rates, at_least=least, entries=entries))
+        verified = figure(
+            name=f"verify, {LARGE.name}",
+            unit="MB/s",
+            values=tuple([verified_mb_per_second(large, LARGE) for _ in range(repeats)]),
+            at_least=VERIFIED_MB_PER_SECOND_MIN,
+            details={"entries": entries},
+        )
+        figures.append(verified)
     return figures
 
 
@@ -167,28 +178,6 @@ def _run(command: list[str]) -> str:
     if ended.returncode:
         raise ChildFailed(f"{command} ended with {ended.returncode}\n{ended.stderr[-2000:]}")
     return ended.stdout
-
-
-def _figure(
-    agreement: str,
-    name: str,
-    unit: str,
-    values: Sequence[float],
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    **details: object,
-) -> Figure:
-    return Figure(
-        question=QUESTION,
-        name=name,
-        unit=unit,
-        values=tuple(values),
-        agreement=agreement,
-        at_least=at_least,
-        at_most=at_most,
-        details=details,
-    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.cluster import Cluster, ClusterBroken
@@ -192,15 +192,21 @@ def check_machines(cluster: Cluster) -> None:
 def figures_of(name: str, courses: Sequence[Course]) -> list[Figure]:
     """Bars are for the memory and the elections."""
     parts = {"kept": [one.keeping for one in courses], "sent": [one.sending for one in courses]}
+    figure = partial(Figure, question=QUESTION, agreement=name)
     figures = []
     for what, phases in parts.items():
         growths = [max(node.grown for node in one.memory.values()) for one in phases]
         memory = [{node: grown._asdict() for node, grown in one.memory.items()} for one in phases]
         figures += [
-            _figure(name, f"{what}: any node's memory grows by", "MiB", growths, GROWTH_MIB_MAX),
-            _figure(name, f"{what}: takes", "s", [one.seconds for one in phases]),
+            figure(
+                name=f"{what}: any node's memory grows by",
+                unit="MiB",
+                values=tuple(growths),
+                at_most=GROWTH_MIB_MAX,
+                details={"mib": memory},
+            ),
+            figure(name=f"{what}: takes", unit="s", values=tuple([one.seconds for one in phases])),
         ]
-        figures[-2] = replace(figures[-2], details={"mib": memory})
     loads = {
         "alone": [one.alone for one in courses],
         **{what: [one.waits for one in phases] for what, phases in parts.items()},
@@ -208,20 +214,8 @@ def figures_of(name: str, courses: Sequence[Course]) -> list[Figure]:
     for what, waits in loads.items():
         for key, unit in APPENDS.items():
             label = f"{what}: appends, {key.replace('_', ' ')}"
-            figures.append(_figure(name, label, unit, [found[key] for found in waits]))
-    elections = [float(one.elections) for one in courses]
-    figures.append(_figure(name, "elections", "", elections, 0.0))
+            values = tuple([found[key] for found in waits])
+            figures.append(figure(name=label, unit=unit, values=values))
+    elections = tuple([float(one.elections) for one in courses])
+    figures.append(figure(name="elections", unit="", values=elections, at_most=0.0))
     return figures
-
-
-def _figure(
-    agreement: str, name: str, unit: str, values: Sequence[float], at_most: float | None = None
-) -> Figure:
-    return Figure(
-        question=QUESTION,
-        name=name,
-        unit=unit,
-        values=tuple(values),
-        agreement=agreement,
-        at_most=at_most,
-    )

@@ -95,7 +95,7 @@ class _Progress:
                 self._bytes += run.size
             self._records += row.count
         row = items[-1][0]
-        end = row.base_offset + row.count
+        end = row.end_offset
         self._position = Position(row.index, end, row.digest, row.timestamp_ms, {})
 
     def position(self) -> Position:

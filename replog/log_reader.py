@@ -154,7 +154,7 @@ class LogReader:
                 if row.base_offset >= stop:
                     return
                 yield row, parse_entry(stored.data)
-            start = row.base_offset + row.count
+            start = row.end_offset
 
     def stored_entries(self, start: int, stop: int) -> Iterator[tuple[StoredEntry, Entry]]:
         """The entries from index `start` up to, not including, `stop`, committed or not. Indexes

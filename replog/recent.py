@@ -44,7 +44,7 @@ class Recent:
             raise InvariantBroken(f"offset {first.base_offset} delivered after {self.end_offset}")
         with self._lock:
             self._items.extend(items)
-            ready = self._reach(last.base_offset + last.count)
+            ready = self._reach(last.end_offset)
         if ready:
             resolve_all([(pending, None) for pending in ready])
 

@@ -90,6 +90,11 @@ class Snapshot(NamedTuple):
             position.index, self.epoch, position.offset, position.digest, position.timestamp_ms
         )
 
+    def is_made_of(self, found: StateDigest) -> bool:
+        """Whether these are its pieces: as many, of as many bytes, and the same."""
+        wanted = (self.pieces, self.size, self.state_digest)
+        return (found.pieces, found.size, found.value()) == wanted
+
 
 class StateDigest:
     """The digest over the pieces of a state, as they come."""

@@ -218,8 +218,7 @@ class Receiving:
         if transfer is not self._transfer:
             return
         snapshot = transfer.snapshot
-        wanted = (snapshot.pieces, snapshot.size, snapshot.state_digest)
-        whole = (found.pieces, found.size, found.value()) == wanted
+        whole = snapshot.is_made_of(found)
         self.installing = transfer.own
         if not whole or not self._core.install(now, EntryRef(snapshot.index, snapshot.epoch)):
             self.installing = None

@@ -46,6 +46,7 @@ from replog.store.lmdb_reader import LMDB_DAMAGE, open_environment, open_reader,
 from replog.store.opening import (
     STORE_ID_BYTES,
     check_base,
+    drop_from,
     put_promise,
     sweep_snapshots,
 )
@@ -293,7 +294,7 @@ def _rewrite(file: str, txn: Transaction, tables: Tables, owner: _Owner) -> Copi
     snapshot = sweep_snapshots(file, txn, tables)
     check_base(file, base, snapshot, position)
     for table in (layout.LOG, layout.EPOCHS):
-        _drop_from(txn, tables[table], layout.index_key(position.index + 1))
+        drop_from(txn, tables[table], position.index + 1)
     for table in (layout.PEERS, layout.READERS):
         txn.drop(tables[table], delete=False)
     numbers = [base.epoch.number]
@@ -325,14 +326,6 @@ def _rewrite(file: str, txn: Transaction, tables: Tables, owner: _Owner) -> Copi
         file_bytes=0,
         cluster_id=owner.cluster_id,
     )
-
-
-def _drop_from(txn: Transaction, table: lmdb._Database, key: bytes) -> None:
-    """Delete every row from this key on."""
-    cursor = txn.cursor(table)
-    if cursor.set_range(key):
-        while cursor.delete():
-            pass
 
 
 def _verify(aside: Path, source: Path, progress: Progress | None) -> None:

@@ -88,6 +88,11 @@ class Delivered(NamedTuple):
     digest: bytes
     """The chain's digest after this entry."""
 
+    @property
+    def end_offset(self) -> int:
+        """The offset behind its last record."""
+        return self.base_offset + self.count
+
 
 class Peer(NamedTuple):
     """What this node remembers of another: the identity it first showed."""

@@ -45,7 +45,7 @@ from replog.store.lmdb_reader import (
     open_reader,
     table_extent,
 )
-from replog.store.opening import Opened, Owner, begin_life, drop_snapshot, put_promise
+from replog.store.opening import Opened, Owner, begin_life, drop_from, drop_snapshot, put_promise
 from replog.store.rules import Changes, Outline, fold
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class LmdbStore(LmdbReads):
             self._generation += 1
             put_promise(txn, self.tables, StoredPromise(self._generation, changes.promise))
         if changes.truncate_from is not None:
-            self._drop(txn, layout.LOG, changes.truncate_from)
+            drop_from(txn, self.tables[layout.LOG], changes.truncate_from)
         if changes.base is not None:
             self._begin_behind(txn, changes.base, changes)
         for entry in changes.placed:
@@ -176,7 +176,7 @@ class LmdbStore(LmdbReads):
 
     def _apply_epochs(self, txn: Transaction, changes: RunChanges) -> None:
         if changes.drop_from is not None:
-            self._drop(txn, layout.EPOCHS, changes.drop_from)
+            drop_from(txn, self.tables[layout.EPOCHS], changes.drop_from)
         self._append(txn, layout.EPOCHS, changes.runs, layout.pack_epoch)
         if changes.drop_below is not None:
             self._drop_below(txn, layout.EPOCHS, changes.drop_below)
@@ -223,13 +223,6 @@ class LmdbStore(LmdbReads):
         cursor.first()
         while b"" < cursor.key()[-8:] < end:
             cursor.delete()
-
-    def _drop(self, txn: Transaction, table: str, first: int) -> None:
-        """Delete every row from this index on."""
-        cursor = txn.cursor(self.tables[table])
-        if cursor.set_range(layout.index_key(first)):
-            while cursor.delete():
-                pass
 
     def _append(
         self, txn: Transaction, table: str, rows: Sequence[Row], pack: Callable[[Row], Packed]

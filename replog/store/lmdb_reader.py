@@ -169,6 +169,13 @@ def table_extent(txn: Transaction, table: lmdb._Database) -> tuple[int, int]:
     return pages * stat["psize"], stat["entries"]
 
 
+def _seek_row(cursor: lmdb.Cursor, offset: int) -> bool:
+    """Put a cursor of table delivered at the last row that begins at or below this offset: of those
+    with one base offset, the last may hold records and the others cannot. False without any."""
+    beyond = cursor.set_range(layout.delivered_key(max(offset + 1, 0), 0))
+    return cursor.prev() if beyond else cursor.last()
+
+
 class LmdbReads:
     """`interface.Reader` over an open environment."""
 
@@ -217,14 +224,11 @@ class LmdbReads:
         size = 0
         with self.reading(layout.DELIVERED) as txn:
             cursor = txn.cursor(self.tables[layout.DELIVERED])
-            # Of the rows with one base offset the last may hold records, the others cannot. So the
-            # row wanted is the last one that begins at or below the offset.
-            beyond = cursor.set_range(layout.delivered_key(offset + 1, 0))
-            if not (cursor.prev() if beyond else cursor.last()):
+            if not _seek_row(cursor, offset):
                 return []
             for key, value in cursor:
                 row = layout.parse_delivered(self.file, key, value)
-                if not rows and row.base_offset + row.count <= offset:
+                if not rows and row.end_offset <= offset:
                     return []
                 if not row.count:
                     continue
@@ -309,32 +313,31 @@ class LmdbReads:
             row = self._row_from(txn, offset)
             if row is None:
                 return self.load_base(txn).index
-        return row.index if row.base_offset + row.count <= offset else row.index - 1
+        return row.index if row.end_offset <= offset else row.index - 1
 
     def offset_at(self, timestamp_ms: int) -> int:
         """As `interface.Reader.offset_at`. A binary search, for timestamps never fall."""
         with self.reading(layout.DELIVERED) as txn:
             low = self.load_base(txn).offset
             last = self._row_from(txn, INTEGER_MAX)
-            high = low if last is None else last.base_offset + last.count
+            high = low if last is None else last.end_offset
             while low < high:
                 middle = (low + high) >> 1
                 row = self._row_from(txn, middle)
-                if row is None or row.base_offset + row.count <= middle:
+                if row is None or row.end_offset <= middle:
                     raise layout.corruption(
                         self.file, layout.DELIVERED, f"offset {middle}", "is missing"
                     )
                 if row.timestamp_ms >= timestamp_ms:
                     high = row.base_offset
                 else:
-                    low = row.base_offset + row.count
+                    low = row.end_offset
         return low
 
     def _row_from(self, txn: Transaction, offset: int) -> Delivered | None:
-        """The last row that begins at or below this offset."""
+        """The row that `_seek_row` finds."""
         cursor = txn.cursor(self.tables[layout.DELIVERED])
-        beyond = cursor.set_range(layout.delivered_key(max(offset + 1, 0), 0))
-        if not (cursor.prev() if beyond else cursor.last()):
+        if not _seek_row(cursor, offset):
             return None
         return layout.parse_delivered(self.file, *cursor.item())
 
@@ -342,7 +345,7 @@ class LmdbReads:
         """As `interface.Reader.offset_behind`."""
         row = self.delivered_row(index)
         if row is not None:
-            return row.base_offset + row.count
+            return row.end_offset
         base = self.base()
         if base.index < index:
             raise layout.corruption(self.file, layout.DELIVERED, f"index {index}", "is missing")

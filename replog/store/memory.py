@@ -294,7 +294,7 @@ class MemoryStore:
         row = self._disk.row(index)
         if row is None:
             raise Corruption(f"the row of entry {index} is missing")
-        return _end_offset(row)
+        return row.end_offset
 
     def log_extent(self) -> tuple[int, int]:
         """As `interface.Reader.log_extent`: the bytes of the entries."""
@@ -318,8 +318,5 @@ class MemoryStore:
 
 
 _base_offset = attrgetter("base_offset")
+_end_offset = attrgetter("end_offset")
 _timestamp_ms = attrgetter("timestamp_ms")
-
-
-def _end_offset(row: Delivered) -> int:
-    return row.base_offset + row.count

@@ -101,6 +101,14 @@ def begin_life(
     return Opened(tables, restoration, stored.generation)
 
 
+def drop_from(txn: Transaction, table: lmdb._Database, first: int) -> None:
+    """Delete every row from this index on, of a table whose keys are indexes."""
+    cursor = txn.cursor(table)
+    if cursor.set_range(layout.index_key(first)):
+        while cursor.delete():
+            pass
+
+
 def drop_snapshot(txn: Transaction, table: lmdb._Database, snapshot_id: int) -> None:
     """Delete all that is stored of a snapshot."""
     first = layout.piece_key(snapshot_id, layout.HEADER_NUMBER)
@@ -114,6 +122,20 @@ def put_promise(txn: Transaction, tables: Tables, stored: StoredPromise) -> None
     """Write both copies of the promise."""
     for table, key in PROMISE_COPIES:
         txn.put(key, layout.pack_promise(table, key, stored), db=tables[table])
+
+
+def read_promises(
+    file: str, txn: Transaction, tables: Tables
+) -> tuple[list[StoredPromise], list[Corruption]]:
+    """The copies of the promise that are whole, and what is wrong with the others."""
+    whole: list[StoredPromise] = []
+    damage: list[Corruption] = []
+    for table, key in PROMISE_COPIES:
+        try:
+            whole.append(layout.parse_promise(file, table, key, txn.get(key, db=tables[table])))
+        except Corruption as error:
+            damage.append(error)
+    return whole, damage
 
 
 PROMISE_COPIES = (
@@ -169,13 +191,7 @@ def _described(membership: Membership) -> str:
 
 def _load_promise(file: str, txn: Transaction, tables: Tables) -> StoredPromise:
     """The newest whole copy. Only a damaged copy is written again: else nothing changes."""
-    whole: list[StoredPromise] = []
-    damage: list[Corruption] = []
-    for table, key in PROMISE_COPIES:
-        try:
-            whole.append(layout.parse_promise(file, table, key, txn.get(key, db=tables[table])))
-        except Corruption as error:
-            damage.append(error)
+    whole, damage = read_promises(file, txn, tables)
     if not whole:
         raise Corruption(
             f"{damage[0]}; and {damage[1]}: "

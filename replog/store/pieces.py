@@ -47,10 +47,9 @@ def check_pieces(
             damaged = True
     if row is None or stored is None:
         return state.pieces
-    pieces, size, state_digest = stored.snapshot[3:]
-    if number < pieces:
+    if number < stored.snapshot.pieces:
         report(_fault(reader, snapshot_id, number + 1, "is missing"))
-    elif not damaged and (state.pieces, state.size, state.value()) != (pieces, size, state_digest):
+    elif not damaged and not stored.snapshot.is_made_of(state):
         found = f"{state.pieces} pieces of {state.size} bytes, digest {state.value().hex()}"
         report(
             _fault(reader, snapshot_id, layout.HEADER_NUMBER, f"is not that of its pieces: {found}")

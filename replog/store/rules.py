@@ -253,7 +253,7 @@ class _Group:
         if row is None:
             raise InvariantBroken(f"the row of entry {index} is missing")
         epoch = self._epochs.epoch_at(index)
-        offset = row.base_offset + row.count
+        offset = row.end_offset
         self._begin_behind(Base(index, epoch, offset, row.digest, row.timestamp_ms))
 
     def result(self) -> tuple[Changes, Outline]:

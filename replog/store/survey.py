@@ -13,7 +13,7 @@ from replog.errors import Corruption
 from replog.store import layout
 from replog.store.directory import read_data_file
 from replog.store.lmdb_reader import load_snapshots, newest_snapshot, table_extent
-from replog.store.opening import PROMISE_COPIES
+from replog.store.opening import read_promises
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,15 +107,9 @@ def survey(reader: LmdbReader) -> Survey:
 
 def _newest_promise(reader: LmdbReader, txn: Transaction) -> Epoch:
     """Of the newest whole copy: a damaged one beside it is for `verify` to name."""
-    whole = []
-    for table, key in PROMISE_COPIES:
-        try:
-            value = txn.get(key, db=reader.tables[table])
-            whole.append(layout.parse_promise(reader.file, table, key, value))
-        except Corruption as error:
-            damage = error
+    whole, damage = read_promises(reader.file, txn, reader.tables)
     if not whole:
-        raise damage
+        raise damage[-1]
     return max(whole).promise
 
 

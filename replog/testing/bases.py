@@ -108,7 +108,7 @@ class Bases:
     def _check_base(self, node: str, after: Outline) -> None:
         base = after.base
         row = self._history.rows[base.index - 1]
-        end = row.base_offset + row.count
+        end = row.end_offset
         if (base.offset, base.digest, base.timestamp_ms) != (end, row.digest, row.timestamp_ms):
             raise Violation(f"{node} begins behind {base}, others deliver {row}")
         self._check_epoch(node, base.index, base.epoch)

@@ -103,7 +103,7 @@ class History:
         offset, digest = 0, DIGEST_START
         if index:
             row = self.rows[index - 1]
-            offset, digest = row.base_offset + row.count, row.digest
+            offset, digest = row.end_offset, row.digest
         if (position.offset, position.digest) != (offset, digest):
             raise Violation(
                 f"{node} starts at entry {index} with another digest than was delivered"
@@ -146,7 +146,7 @@ class History:
         for place in row.accepted:
             for record in unpack_records(entry, place):
                 self._append(record)
-        if len(self.records) != row.base_offset + row.count:
+        if len(self.records) != row.end_offset:
             raise Violation(f"{row} counts other records than the entry holds")
         for run in entry.runs:
             self._producers.accept(run)

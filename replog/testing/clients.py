@@ -49,8 +49,7 @@ class Clients:
             host.append_records([self._ticket(host, (record,)) for record in records])
 
     def _await_next(self) -> None:
-        mean_ms = self._world.plan.request_ms_mean
-        delay_ms = int(self._world.random.expovariate(1 / mean_ms))
+        delay_ms = self._world.interval_ms(self._world.plan.request_ms_mean)
         self._world.schedule.after(delay_ms, self._request)
 
     def _request(self) -> None:

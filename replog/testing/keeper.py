@@ -97,7 +97,7 @@ class Keeper:
 
     def _await(self, mean_ms: int, action: Callable[[], None]) -> None:
         if mean_ms:
-            delay_ms = 1 + int(self._world.random.expovariate(1 / mean_ms))
+            delay_ms = 1 + self._world.interval_ms(mean_ms)
             self._world.schedule.after(delay_ms, self._act, mean_ms, action)
 
     def _act(self, mean_ms: int, action: Callable[[], None]) -> None:

@@ -187,20 +187,16 @@ def _with_compaction(plan: Plan, random: Random) -> Plan:
         part_bytes_max=random.choice((30, 300, 256 * KIB)),
         retry_ms=random.choice((30, plan.limits.retry_ms)),
     )
-
-    def sometimes(most: float) -> float:
-        return random.uniform(0, most) if random.random() < 0.4 else 0.0
-
     weather = replace(
         plan.weather,
         loss=min(plan.weather.loss, 0.1),
         delay_ms_max=random.choice((0, 5, 20)),
         doomed_leader=plan.weather.doomed_leader * 0.3,
         slowness_max=min(plan.weather.slowness_max, 4),
-        doomed_giver=sometimes(0.2),
-        doomed_taker=sometimes(0.2),
+        doomed_giver=_sometimes(random, 0.2),
+        doomed_taker=_sometimes(random, 0.2),
         doomed_installer=random.choice((0.0, 0.0, 0.4, 0.9)),
-        damage=sometimes(0.3),
+        damage=_sometimes(random, 0.3),
     )
     return replace(
         plan,
@@ -219,6 +215,11 @@ def _with_compaction(plan: Plan, random: Random) -> Plan:
     )
 
 
+def _sometimes(random: Random, most: float) -> float:
+    """Drawn from 0 to this in two of five runs, 0 in the others."""
+    return random.uniform(0, most) if random.random() < 0.4 else 0.0
+
+
 def _draw_limits(random: Random) -> Limits:
     """Mostly small ones: what is bounded is met at its bound."""
     return replace(
@@ -232,21 +233,18 @@ def _draw_limits(random: Random) -> Limits:
 
 
 def _draw_weather(random: Random) -> Weather:
-    def sometimes(most: float) -> float:
-        return random.uniform(0, most) if random.random() < 0.4 else 0.0
-
     return Weather(
-        loss=sometimes(0.3),
-        duplication=sometimes(0.5),
-        reordering=sometimes(1.0),
+        loss=_sometimes(random, 0.3),
+        duplication=_sometimes(random, 0.5),
+        reordering=_sometimes(random, 1.0),
         delay_ms_max=random.choice((0, 5, 5, 20, 60)),
-        long_delay=sometimes(0.02),
-        refusal=sometimes(0.3),
+        long_delay=_sometimes(random, 0.02),
+        refusal=_sometimes(random, 0.3),
         holds=random.random() < 0.5,
         commit_ms_max=random.choice((0, 3, 3, 20)),
-        stall=sometimes(0.03),
-        doomed_leader=sometimes(1.0),
-        doomed_voter=sometimes(0.4),
+        stall=_sometimes(random, 0.03),
+        doomed_leader=_sometimes(random, 1.0),
+        doomed_voter=_sometimes(random, 0.4),
         slowness_max=random.choice((1, 1, 4, 20)),
     )
 

@@ -65,8 +65,7 @@ class Strikes:
             self._fill_disk(host, full=False)
 
     def _await_next(self) -> None:
-        mean_ms = self._world.plan.strike_ms_mean
-        delay_ms = 1 + int(self._world.random.expovariate(1 / mean_ms))
+        delay_ms = 1 + self._world.interval_ms(self._world.plan.strike_ms_mean)
         self._world.schedule.after(delay_ms, self._strike)
 
     def _strike(self) -> None:

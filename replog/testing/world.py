@@ -49,6 +49,10 @@ class World:
         """An integer from 0 to below `limit`; 0 for a limit of 0."""
         return int(self.random.random() * limit)
 
+    def interval_ms(self, mean_ms: int) -> int:
+        """Drawn: how long until the next of what comes every `mean_ms` on average."""
+        return int(self.random.expovariate(1 / mean_ms))
+
     def record_fault(self, node: str, what: str, *details: object) -> None:
         """Record a fault."""
         self.tally[what] += 1

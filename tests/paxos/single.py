@@ -10,6 +10,7 @@ from paxoslog import MultiPaxos
 from paxoslog.core import PaxosCore
 from paxoslog.invariants import check_state, check_step, observe
 from paxoslog.messages import Accepted, FetchChosen, Heartbeat, PrePromise, Promise
+from paxoslog.progress import Progress
 from paxoslog.state import Leader, Proposer
 from replog.agreement import EntryRef, Message, Meta, Ready, Restored, Send
 from replog.entry import NO_EPOCH, Epoch, Kind
@@ -154,6 +155,15 @@ def metas(first: int, *epochs: Epoch) -> list[Meta]:
 
 def refs(first: int, *epochs: Epoch) -> tuple[EntryRef, ...]:
     return tuple([EntryRef(index, epoch) for index, epoch in enumerate(epochs, start=first)])
+
+
+def leader_of(core: PaxosCore) -> Leader:
+    assert isinstance(core.state.role, Leader)
+    return core.state.role
+
+
+def progress_of(core: PaxosCore, peer: str) -> Progress:
+    return leader_of(core).progress[peer]
 
 
 def sends_of(ready: Ready, kind: type[Message]) -> list[Send]:

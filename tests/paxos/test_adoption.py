@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 
 from paxoslog import MultiPaxos
-from paxoslog.core import PaxosCore
 from paxoslog.messages import (
     ACCEPTED_AHEAD_MAX,
     REPORTED_AHEAD_MAX,
@@ -29,6 +28,7 @@ from tests.paxos.single import (
     PAXOS,
     elect,
     lead,
+    leader_of,
     metas,
     persist,
     prepare,
@@ -42,11 +42,6 @@ from tests.paxos.single import (
 )
 
 THREE, FOUR = Epoch(3, "n2"), Epoch(4, "n3")
-
-
-def leader_of(core: PaxosCore) -> Leader:
-    assert isinstance(core.state.role, Leader)
-    return core.state.role
 
 
 # --- leader: adopting (PMS, section 2.2, P2c) -----------------------------------------------------

@@ -21,7 +21,7 @@ from paxoslog.messages import (
     PrePromise,
     Promise,
 )
-from paxoslog.progress import Mode, Progress
+from paxoslog.progress import Mode
 from paxoslog.state import Leader, Proposer
 from replog.agreement import EntryRef, Send
 from replog.entry import Epoch, Kind
@@ -34,9 +34,11 @@ from tests.paxos.single import (
     established,
     fetches,
     install,
+    leader_of,
     metas,
     persist,
     prepare,
+    progress_of,
     receive,
     report,
     sends_of,
@@ -46,15 +48,6 @@ from tests.paxos.single import (
 )
 
 THREE, FOUR = Epoch(3, "n2"), Epoch(4, "n3")
-
-
-def leader_of(core: PaxosCore) -> Leader:
-    assert isinstance(core.state.role, Leader)
-    return core.state.role
-
-
-def progress_of(core: PaxosCore, peer: str) -> Progress:
-    return leader_of(core).progress[peer]
 
 
 def ahead(count: int, reported: Sequence[str] = ("n2", "n3")) -> PaxosCore:

@@ -8,8 +8,7 @@ import pytest
 
 from paxoslog.core import PaxosCore
 from paxoslog.invariants import check_state, check_step, observe
-from paxoslog.progress import Progress
-from paxoslog.state import Adopted, Leader, Log, PreProposer, Proposer
+from paxoslog.state import Adopted, Log, PreProposer, Proposer
 from replog.agreement import Ready
 from replog.entry import NO_EPOCH, Epoch
 from replog.errors import InvariantBroken
@@ -18,21 +17,14 @@ from tests.paxos.single import (
     elect,
     established,
     lead,
+    leader_of,
     persist,
     prepare,
+    progress_of,
     refs,
     start,
     time_out,
 )
-
-
-def leader_of(core: PaxosCore) -> Leader:
-    assert isinstance(core.state.role, Leader)
-    return core.state.role
-
-
-def progress_of(core: PaxosCore) -> Progress:
-    return leader_of(core).progress["n2"]
 
 
 def set_to(name: str, value: object) -> Callable[[PaxosCore], None]:
@@ -103,12 +95,12 @@ STATES: list[tuple[str, Callable[[], PaxosCore], Callable[[PaxosCore], object]]]
     (
         "match and next index of n2",
         lambda: established(start()),
-        lambda c: setattr(progress_of(c), "match_index", 2),
+        lambda c: setattr(progress_of(c, "n2"), "match_index", 2),
     ),
     (
         "compacted is sent to n2",
         lambda: established(start(base=3, commit=3)),
-        lambda c: setattr(progress_of(c), "match_index", 2),
+        lambda c: setattr(progress_of(c, "n2"), "match_index", 2),
     ),
 ]
 

@@ -20,8 +20,7 @@ from paxoslog.messages import (
     Missing,
     Nack,
 )
-from paxoslog.progress import Mode, Progress
-from paxoslog.state import Leader
+from paxoslog.progress import Mode
 from replog.agreement import EntryRef, Message, Ready
 from replog.entry import Epoch, Kind
 from replog.errors import PeerFault
@@ -37,6 +36,7 @@ from tests.paxos.single import (
     metas,
     persist,
     prepare,
+    progress_of,
     receive,
     report,
     sends_of,
@@ -51,12 +51,6 @@ def propose(core: PaxosCore, count: int = 1) -> Ready:
     for _ in range(count):
         assert core.propose(Kind.RECORDS, 10) is not None
     return core.ready()
-
-
-def progress_of(core: PaxosCore, peer: str) -> Progress:
-    role = core.state.role
-    assert isinstance(role, Leader)
-    return role.progress[peer]
 
 
 def reply(core: PaxosCore, commit: int = 0) -> HeartbeatReply:

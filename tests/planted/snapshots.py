@@ -189,13 +189,7 @@ BUGS = (
     Bug(
         "the digest of a received state is not compared",
         WRONG,
-        (
-            Edit(
-                RECEIVING,
-                "whole = (found.pieces, found.size, found.value()) == wanted",
-                "whole = bool(wanted)",
-            ),
-        ),
+        (Edit(RECEIVING, "whole = snapshot.is_made_of(found)", "whole = True"),),
     ),
     Bug(
         "a part is taken wherever it begins",

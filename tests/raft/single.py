@@ -10,6 +10,7 @@ from typing import cast
 from raftlog import Raft
 from raftlog.core import RaftCore
 from raftlog.messages import Appended, PreVote, Vote
+from raftlog.progress import Progress
 from raftlog.state import Leader
 from replog.agreement import EntryRef, Message, Meta, Ready, Restored, Send
 from replog.entry import NO_EPOCH, Epoch, Kind
@@ -118,6 +119,15 @@ def report(core: RaftCore, size: int = 0) -> None:
 
 def metas(first: int, *epochs: Epoch) -> list[Meta]:
     return [Meta(index, epoch, Kind.RECORDS, 1) for index, epoch in enumerate(epochs, start=first)]
+
+
+def leader_of(core: RaftCore) -> Leader:
+    assert isinstance(core.state.role, Leader)
+    return core.state.role
+
+
+def progress_of(core: RaftCore, peer: str) -> Progress:
+    return leader_of(core).progress[peer]
 
 
 def sends_of(ready: Ready, kind: type[Message]) -> list[Send]:

@@ -19,8 +19,7 @@ from raftlog.messages import (
     RequestVote,
     Vote,
 )
-from raftlog.progress import Mode, Progress
-from raftlog.state import Leader
+from raftlog.progress import Mode
 from replog.agreement import EntryRef, Ready, Write, WriteEntry
 from replog.entry import NO_EPOCH, Epoch, Kind
 from replog.errors import InvariantBroken
@@ -31,6 +30,7 @@ from tests.raft.single import (
     lead,
     metas,
     persist,
+    progress_of,
     receive,
     report,
     sends_of,
@@ -48,12 +48,6 @@ def install(core: RaftCore, index: int, epoch: Epoch) -> bool:
     taken = core.install(core.state.now, EntryRef(index, epoch))
     check_state(core)
     return taken
-
-
-def progress_of(core: RaftCore, peer: str) -> Progress:
-    role = core.state.role
-    assert isinstance(role, Leader)
-    return role.progress[peer]
 
 
 def compacted_leader(*, last: int = 6, base: int = 5) -> RaftCore:

@@ -9,16 +9,20 @@ import pytest
 from raftlog.core import RaftCore
 from raftlog.invariants import check_state, check_step, observe
 from raftlog.progress import Progress
-from raftlog.state import Candidate, Leader, Log
+from raftlog.state import Candidate, Log
 from replog.agreement import EntryRef, Ready
 from replog.entry import NO_EPOCH, Epoch, Kind
 from replog.errors import InvariantBroken
-from tests.raft.single import campaign, established, lead, persist, start, time_out
-
-
-def leader_of(core: RaftCore) -> Leader:
-    assert isinstance(core.state.role, Leader)
-    return core.state.role
+from tests.raft.single import (
+    campaign,
+    established,
+    lead,
+    leader_of,
+    persist,
+    progress_of,
+    start,
+    time_out,
+)
 
 
 def set_to(name: str, value: object) -> Callable[[RaftCore], None]:
@@ -70,7 +74,7 @@ STATES: list[tuple[str, Callable[[], RaftCore], Callable[[RaftCore], object]]] =
     (
         "match and next index of n2",
         lambda: established(start()),
-        lambda c: setattr(leader_of(c).progress["n2"], "match_index", 2),
+        lambda c: setattr(progress_of(c, "n2"), "match_index", 2),
     ),
     (
         "what n2 is sent next is not compacted",

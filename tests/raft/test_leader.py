@@ -16,8 +16,7 @@ from raftlog.messages import (
     HeartbeatReply,
     Vote,
 )
-from raftlog.progress import Mode, Progress
-from raftlog.state import Leader
+from raftlog.progress import Mode
 from replog.agreement import EntryRef, Message, Ready
 from replog.entry import Epoch, Kind
 from replog.errors import PeerFault
@@ -28,6 +27,7 @@ from tests.raft.single import (
     lead,
     metas,
     persist,
+    progress_of,
     receive,
     report,
     sends_of,
@@ -45,12 +45,6 @@ def propose(core: RaftCore, count: int = 1) -> Ready:
     for _ in range(count):
         assert core.propose(Kind.RECORDS, 10) is not None
     return core.ready()
-
-
-def progress_of(core: RaftCore, peer: str) -> Progress:
-    role = core.state.role
-    assert isinstance(role, Leader)
-    return role.progress[peer]
 
 
 def entry_sends(ready: Ready) -> dict[str, list[int]]:

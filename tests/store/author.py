@@ -32,30 +32,25 @@ ROOT = Path(__file__).resolve().parents[2]
 MEMBERSHIP = Membership(majorities({"n1", "n2", "n3"}))
 MAP_BYTES = 1 << 30
 TERM_1 = Epoch(1, "n1")
+OWNER: dict[str, object] = {
+    "node": "n1",
+    "cluster_id": cluster_id("raft", MEMBERSHIP),
+    "agreement": "raft",
+    "membership": MEMBERSHIP,
+    "unix_ms": 1000,
+}
+"""Whose the stores are, and when they are opened."""
 
 
 def open_store(path: Path, **changes: object) -> LmdbStore:
     """The store of node n1 of three, but for `changes`."""
-    arguments: dict[str, object] = {
-        "node": "n1",
-        "cluster_id": cluster_id("raft", MEMBERSHIP),
-        "agreement": "raft",
-        "membership": MEMBERSHIP,
-        "unix_ms": 1000,
-        "map_bytes_max": MAP_BYTES,
-    }
-    return create_or_open(path, **(arguments | changes))  # type: ignore[arg-type]
+    arguments = OWNER | {"map_bytes_max": MAP_BYTES} | changes
+    return create_or_open(path, **arguments)  # type: ignore[arg-type]
 
 
 def memory_store(disk: MemoryDisk, **changes: object) -> MemoryStore:
-    arguments: dict[str, object] = {
-        "node": "n1",
-        "cluster_id": cluster_id("raft", MEMBERSHIP),
-        "agreement": "raft",
-        "membership": MEMBERSHIP,
-        "unix_ms": 1000,
-    }
-    return MemoryStore(disk, **(arguments | changes))  # type: ignore[arg-type]
+    """The same on a disk in memory."""
+    return MemoryStore(disk, **(OWNER | changes))  # type: ignore[arg-type]
 
 
 def program(source: str, *arguments: object) -> subprocess.Popen[str]:

@@ -181,10 +181,12 @@ class ReplicatedLog:
         """A follower whose place is kept on this node's disk: it begins at the offset that the
         reader of this name has acknowledged last, or at the first that can be read when this is
         its first use. From then on records from there are kept for it, within
-        `Retention.readers_records_max`; a reader that lags further behind raises
+        `Retention.readers_records_max` and until a snapshot takes their place by which this node
+        catches up; a reader that lags further behind raises
         `OffsetOutOfRange` when it is iterated over, until it acknowledges `first_offset` and is
         made again. `status` shows how far each is.
 
+        Its first use waits until the node keeps the log for it, which takes no write to the disk.
         At most 64 for each node. Raises `ConfigError` for one more and for a name that is not of
         the form of a node id, `Closed` or `NodeStopped`.
         """
@@ -426,7 +428,7 @@ def _start(
     log = ReplicatedLog(
         node,
         delivered,
-        readers=Readers(restoration.readers, delivered, node.acknowledge),
+        readers=Readers(restoration.readers, delivered, node.begin_reader, node.acknowledge),
         keeping=Keeping(
             store,
             node.stage,

@@ -370,6 +370,20 @@ class Node:
 
         self.inbox.request(compare)
 
+    def begin_reader(self, name: str) -> Pending[int]:
+        """Any thread: where a named reader begins, once the log is kept for it from there on."""
+
+        def begin(pending: Pending[int]) -> None:
+            resolve(pending, self._replica.catchup.begin_reader(name))
+
+        if not self.is_own_thread():
+            return self.inbox.request(begin)
+        # In a done callback, which may wait for the answer: it has to come at once.
+        self.inbox.check_open()
+        pending: Pending[int] = Pending()
+        begin(pending)
+        return pending
+
     def acknowledge(self, name: str, offset: int | None) -> Pending[None]:
         """Any thread: a named reader needs nothing below `offset`; None: it is no more. Resolved
         once that is stored."""

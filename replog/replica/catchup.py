@@ -121,13 +121,19 @@ class Catchup:
         snapshot = Snapshot(position, epoch, self._membership, 0, 0, digest)
         self.seal(StoredSnapshot(own_snapshot_id(position.index), snapshot), ticket)
 
+    def begin_reader(self, name: str) -> int:
+        """What a named reader reads first: from this moment on it is kept for it."""
+        if name not in self._readers:
+            self._compaction.reader_begins()
+            self._readers[name] = self.first_offset
+        return self._readers[name]
+
     def acknowledge(self, name: str, offset: int | None, ticket: Ticket) -> None:
         """A named reader needs nothing below this offset any more; None: it is no more."""
         if offset is None:
             self._readers.pop(name, None)
         else:
-            if name not in self._readers:
-                self._compaction.reader_begins()
+            self.begin_reader(name)
             self._readers[name] = offset
         self._compaction.look_again()
         self._reader_changes[name] = offset

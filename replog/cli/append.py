@@ -23,7 +23,14 @@ from replog.cli.owner import stored_owner
 from replog.cli.progress import bar_on_terminal
 from replog.config import Limits
 from replog.control.words import APPEND, APPEND_MANY
-from replog.errors import ConfigError, NotAppended, ReplogError, TooLarge, WrongStore
+from replog.errors import (
+    ConfigError,
+    NotAppended,
+    OutcomeUnknown,
+    ReplogError,
+    TooLarge,
+    WrongStore,
+)
 from replog.membership import BACKUP_CLUSTER_ID
 
 if TYPE_CHECKING:
@@ -50,6 +57,8 @@ class Tally:
     last_offset: int | None = None
     refused: int = 0
     """Lines that are certainly not in the log, of those submitted."""
+    unplaced: int = 0
+    """Lines that are in the log, at offsets that the node cannot tell."""
     submitted: int = 0
     counts: dict[int, int] = field(default_factory=dict)
     """Lines of each open request."""
@@ -80,11 +89,13 @@ class Tally:
             self.error = self.error or reply.error
             if isinstance(reply.error, NotAppended):
                 self.refused += missing
+            elif isinstance(reply.error, OutcomeUnknown) and reply.error.appended:
+                self.unplaced += missing
 
     @property
     def unknown(self) -> int:
         """Lines that may or may not be in the log."""
-        return self.submitted - self.records - self.refused
+        return self.submitted - self.records - self.refused - self.unplaced
 
     def fields(self) -> dict[str, Any]:
         """For programs."""
@@ -93,6 +104,7 @@ class Tally:
             "first_offset": self.first_offset,
             "last_offset": self.last_offset,
             "refused": self.refused,
+            "unplaced": self.unplaced,
             "unknown": self.unknown,
             "seconds": round(time.monotonic() - self.began, 3),
         }
@@ -106,6 +118,8 @@ class Tally:
         text += f" in {seconds:.2f} s ({self.records / max(seconds, 0.001):,.0f} a second)"
         if self.refused:
             text += f"; {self.refused} are not in the log"
+        if self.unplaced:
+            text += f"; {self.unplaced} are in the log at offsets that are not known"
         if self.unknown:
             text += f"; {self.unknown} may or may not be in the log"
         return text

@@ -87,11 +87,20 @@ class LogReader:
         """
         row = self._reader.delivered_row(index)
         if row is None:
-            base = self.base()
-            if index <= base.index:
-                raise EntryCompacted(index, base.index + 1)
-            raise Corruption(f"{self._reader.file}: the row of entry {index} is missing")
+            raise self._missing(f"the row of entry {index}", index)
         return row
+
+    def entry(self, index: int) -> tuple[StoredEntry, Entry]:
+        """A delivered entry. Raises as `row`."""
+        for found in self.stored_entries(index, index + 1):
+            return found
+        raise self._missing(f"entry {index}", index)
+
+    def _missing(self, what: str, index: int) -> EntryCompacted | Corruption:
+        base = self.base()
+        if index <= base.index:
+            return EntryCompacted(index, base.index + 1)
+        return Corruption(f"{self._reader.file}: {what} is missing")
 
     def digest(self, index: int) -> bytes:
         """The chain's digest after a delivered entry, or after the last one that is gone; that of

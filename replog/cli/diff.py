@@ -138,7 +138,7 @@ def _entries_at(index: int, left: LogReader, right: LogReader) -> list[dict[str,
             records = [*pair]
             break
     for reader, record in zip((left, right), records, strict=True):
-        ((stored, entry),) = reader.stored_entries(index, index + 1)
+        stored, entry = reader.entry(index)
         fields = entry_fields(index, stored.epoch, entry, reader.row(index))
         fields["differs"] = None
         if record is not None:

@@ -20,7 +20,7 @@ from replog.keeping import Keeping
 from replog.membership import cluster_id
 from replog.named_reader import NamedReader, Readers
 from replog.node import Node, now_ms
-from replog.reading import DeliveredLog, Follower
+from replog.reading import DeliveredLog, Follower, read_range
 from replog.recent import Recent
 from replog.replica import catchup
 from replog.replica.effects import MachineStatus
@@ -152,27 +152,25 @@ class ReplicatedLog:
 
         Raises `OffsetOutOfRange`, at the call, when a bound is below the first offset or beyond the
         end. The iterator raises it too when it comes to records that are compacted meanwhile,
-        `Corruption` for damaged data and `Closed` after `close`.
+        `Corruption` for damaged data and `Closed` after `close`. Without a `start` it begins with
+        what is left when its first record is read.
         """
-        first, end = self._delivered.bounds()
-        start = first if start is None else start
-        stop = end if stop is None else stop
-        for bound in (start, stop):
-            if not first <= bound <= end:
-                raise OffsetOutOfRange(bound, first, end)
+        records = read_range(self._delivered.bounds, self._delivered.records, start, stop)
         self._inbox.check_open()
-        return self._delivered.records(start, stop)
+        return records
 
     def follow(self, start: int | None = None) -> Follower:
         """Records from offset `start` (default: the first) on, and then as they are delivered:
         iterate over it with `for` in a thread or `async for` in a coroutine.
 
         The iteration ends when the log is closed, and raises `NodeStopped` when its node stops,
-        `OffsetOutOfRange` when it is so slow that its next record is compacted.
+        `OffsetOutOfRange` when it is so slow that its next record is compacted; without a `start`
+        it begins with what is left when its first record is read.
         Raises `OffsetOutOfRange` when `start` is below the first offset or beyond the end.
         """
         first, end = self._delivered.bounds()
-        start = first if start is None else start
+        if start is None:
+            return Follower(self._delivered, first, stated=False)
         if not first <= start <= end:
             raise OffsetOutOfRange(start, first, end)
         return Follower(self._delivered, start)

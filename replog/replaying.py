@@ -11,6 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.errors import MachineStopped, OffsetOutOfRange, ReplogError, StoreError
@@ -80,14 +81,22 @@ def replay(
                 begin, snapshot_index = start or 0, 0
                 if start is None:
                     begin, snapshot_index = _begin(reader, machine, end)
-                break
             except _Replaced:
                 if stop is not None:
+                    raise
+                continue
+            try:
+                batches = reader.batches(begin, end)
+                first = next(batches, [])
+                break
+            except OffsetOutOfRange:
+                # Compacted meanwhile, behind a snapshot: it begins with that, if none is stated.
+                if start is not None:
                     raise
         offset = begin
         if progress is not None:
             progress(offset, end)
-        for batch in reader.batches(begin, end):
+        for batch in chain([first] if first else [], batches):
             count = len(batch)  # before the machine may empty it
             _apply(machine, batch)
             offset += count

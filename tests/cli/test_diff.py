@@ -29,7 +29,6 @@ from tests.store.author import (
 )
 from transport.loopback import LoopbackNetwork
 
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -261,7 +260,7 @@ def test_an_entry_that_is_compacted_while_it_is_looked_at_is_said_to_lie_there(
     first = store(tmp_path / "n1", entries(20))
     second = cut(store(tmp_path / "n2", other), 9)
     read = LogReader.stored_entries
-    compacted = []
+    compacted: list[object] = []
 
     def compact_and_read(reader: LogReader, start: int, stop: int) -> Any:
         if not compacted:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 MISSING_EXTRA_STATUS = 2
+INTERRUPTED_STATUS = 130
+"""After Ctrl-C."""
 
 
 def main() -> None:
@@ -19,4 +21,6 @@ def main() -> None:
             "pip install 'replog[cli]'\n"
         )
         sys.exit(MISSING_EXTRA_STATUS)
+    except KeyboardInterrupt:  # it takes a moment to load everything
+        sys.exit(INTERRUPTED_STATUS)
     replog(prog_name="replog")

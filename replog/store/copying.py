@@ -33,6 +33,7 @@ from replog.membership import BACKUP_CLUSTER_ID, Membership, cluster_id
 from replog.store import layout
 from replog.store.directory import (
     DATA_FILE,
+    MARKER_FILE,
     DataFile,
     mark,
     prepare,
@@ -206,17 +207,23 @@ def _copy(
     """Rule 5. `holds` says what the directory holds then, for people."""
     source, directory = Path(reader.file).parent, Path(os.path.realpath(target))
     try:
-        aside = _make_place(source, directory)
+        aside = _find_place(source, directory)
         try:
+            aside.mkdir(mode=0o700)
             with _measured(source, aside / DATA_FILE, progress):
                 reader.copy_to(aside)
             copied = _give(aside, owner, reader.map_bytes)
             if verify:
                 _verify(aside, source, progress)
             (aside / DATA_FILE).rename(directory / DATA_FILE)
+            mark(directory, holds)
+        except BaseException:
+            # Nothing half made stays: the directory is as empty as it was found.
+            for name in (DATA_FILE, MARKER_FILE):
+                (directory / name).unlink(missing_ok=True)
+            raise
         finally:
-            shutil.rmtree(aside)
-        mark(directory, holds)
+            shutil.rmtree(aside, ignore_errors=True)
     except LMDB_DAMAGE as error:
         raise Corruption(f"{reader.file} is damaged: {error}") from error
     except (OSError, lmdb.Error) as error:
@@ -224,17 +231,15 @@ def _copy(
     return copied
 
 
-def _make_place(source: Path, directory: Path) -> Path:
-    """Where the copy is made, in a directory that holds nothing else."""
+def _find_place(source: Path, directory: Path) -> Path:
+    """Where to make the copy, in a directory that holds nothing else."""
     if directory.is_relative_to(source):
         raise ConfigError(f"{directory} lies in {source}, which is to be copied")
     found = sorted(directory.iterdir()) if directory.is_dir() else []
     if found:
         raise WrongStore(f"{directory} holds {found[0].name!r}: name an empty or a new directory")
     prepare(directory)
-    aside = directory / UNFINISHED
-    aside.mkdir(mode=0o700)
-    return aside
+    return directory / UNFINISHED
 
 
 @contextmanager

@@ -473,6 +473,24 @@ def children() -> set[str]:
     return {child for one in lists for child in one.read_text().split()}
 
 
+def test_an_interrupt_of_the_terminal_does_not_reach_the_verifier(filled: Path):
+    lines = (
+        "import os, signal\n"
+        "from replog.store.verify import verify_in_child\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        f"report = verify_in_child({str(filled)!r}, lambda *_: os.killpg(0, signal.SIGINT))\n"
+        "print(report.entries > 0, report.faults)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", lines],
+        check=False,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert (ran.stdout, ran.stderr) == ("True ()\n", "")
+
+
 def test_an_interrupted_verification_leaves_no_child_behind(filled: Path):
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt

@@ -213,8 +213,10 @@ class ReplicatedLog:
         was attached, and one whose `digest` is not what a majority's comes to, which is compared
         every `Limits.machine_digest_records`.
 
-        Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
+        Raises `ConfigError` for a second machine and for what is none, `Closed` or `NodeStopped`.
         """
+        if not callable(getattr(machine, "apply", None)):
+            raise ConfigError(f"{machine!r} is no machine: it has no `apply`")
         self._inbox.check_open()
         with self._attaching:
             if self._applier is not None:

@@ -22,6 +22,7 @@ from replog.errors import Closed, InvariantBroken, OutcomeUnknown, ReplogError
 from replog.inbox import Inbox, Records, end_error, end_reason
 from replog.loads import carry_out
 from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
+from replog.snapshot import NotKept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -329,13 +330,26 @@ class Node:
 
     def seal(self, stored: StoredSnapshot) -> Pending[Snapshot]:
         """Any thread: this snapshot, of which all pieces are stored, becomes the newest; resolved
-        with what is the newest then. Its epoch and membership are filled in."""
-        return self.inbox.request(lambda pending: self._replica.catchup.seal(stored, pending))
+        with what is the newest then. Its epoch and membership are filled in. Ends with `NotKept`
+        for one whose header is too large."""
+        return self._sealing(lambda pending: self._replica.catchup.seal(stored, pending))
 
     def snapshot_header(self) -> Pending[Snapshot | None]:
         """Any thread: a snapshot of the log without a state, as of now. Where states are kept, the
         newest there is instead. None of an empty log, and where there is none."""
-        return self.inbox.request(self._replica.catchup.seal_header)
+        return self._sealing(self._replica.catchup.seal_header)
+
+    def _sealing(self, seal: Callable[[Pending[Any]], None]) -> Pending[Any]:
+        """Have the node's thread seal a snapshot, of which a fault of the header is the caller's
+        alone."""
+
+        def run(pending: Pending[Any]) -> None:
+            try:
+                seal(pending)
+            except NotKept as error:
+                fail_all((pending,), error)
+
+        return self.inbox.request(run)
 
     def drop_snapshot(self, snapshot_id: int) -> Pending[None]:
         """Any thread: remove what is stored of a snapshot that was not sealed."""

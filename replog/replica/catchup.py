@@ -24,7 +24,7 @@ from replog.replica.effects import Stored
 from replog.replica.loads import Loads
 from replog.replica.receiving import Receiving
 from replog.replica.snapshots import Snapshots, Written
-from replog.snapshot import Snapshot, StateDigest, own_snapshot_id
+from replog.snapshot import NotKept, Snapshot, StateDigest, check_header, own_snapshot_id
 from replog.store.interface import StoredSnapshot
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class Catchup:
         self._reader_changes: dict[str, int | None] = {}
         self._reader_tickets: list[Ticket] = []
         self._reader_issued: list[tuple[int, list[Ticket]]] = []
+        self.alarm = ""
+        """Empty, or why nothing is compacted."""
         self._install_batch: int | None = None
         """0: the write of the install is not in a batch yet."""
 
@@ -99,7 +101,7 @@ class Catchup:
 
     def seal(self, stored: StoredSnapshot, ticket: Ticket | None) -> None:
         """All pieces of this snapshot are on the disk: it becomes the newest, unless a newer one
-        has come meanwhile. Epoch and membership are filled in here."""
+        has come meanwhile. Epoch and membership are filled in here. Raises `NotKept`."""
         snapshot_id, snapshot = stored
         index = snapshot.index
         if index > self._delivery.index:
@@ -107,12 +109,14 @@ class Catchup:
         if index > self.snapshots.newest_index:
             epoch = self._core.epoch_at(index)
             snapshot = snapshot._replace(epoch=epoch, membership=self._membership)
+            check_header(snapshot)
         self.snapshots.seal(StoredSnapshot(snapshot_id, snapshot), ticket)
+        self.alarm = ""
         self._compaction.look_again()
 
     def seal_header(self, ticket: Ticket | None) -> None:
         """A snapshot of the log alone, as of now. Where a machine's is wanted, and of an empty log,
-        the ticket gets the newest there is instead, or None."""
+        the ticket gets the newest there is instead, or None. Raises `NotKept`."""
         if self._with_state or not self._delivery.index:
             self.snapshots.tell_newest(ticket)
             return
@@ -185,7 +189,15 @@ class Catchup:
         self._compaction.look(now, wall_ms, min(bounds), needed_offset)
         lets_go = self.snapshots.newest_index >= self._compaction.target_index
         if self._compaction.has_step and not lets_go and not self.is_installing:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """A header that lets go what may go."""
+        try:
             self.seal_header(None)
+        except NotKept as error:
+            self._compaction.give_up()
+            self.alarm = f"nothing is compacted: {error}"
 
     @property
     def wants_batch(self) -> bool:

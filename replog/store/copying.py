@@ -30,6 +30,7 @@ from replog.agreement import EntryRef, Restored
 from replog.entry import Epoch, check_node_id
 from replog.errors import ConfigError, Corruption, InvariantBroken, StoreError, WrongStore
 from replog.membership import BACKUP_CLUSTER_ID, Membership, cluster_id
+from replog.snapshot import check_header
 from replog.store import layout
 from replog.store.directory import (
     DATA_FILE,
@@ -306,6 +307,7 @@ def _rewrite(file: str, txn: Transaction, tables: Tables, owner: _Owner) -> Copi
         numbers.append(layout.parse_epoch(file, key, value)[1].number)
     if snapshot is not None:
         header = snapshot.snapshot._replace(membership=owner.era.membership)
+        check_header(header)
         numbers.append(header.epoch.number)
         txn.put(
             *layout.pack_snapshot(snapshot._replace(snapshot=header)), db=tables[layout.SNAPSHOTS]

@@ -257,6 +257,41 @@ def test_a_done_callback_may_make_a_reader(reopen: Open) -> None:
     assert log.status().readers == {"billing": 0}
 
 
+@pytest.mark.parametrize("machine", [KeyValue, None])
+def test_a_snapshot_whose_header_is_too_large_fails_alone(
+    reopen: Open, monkeypatch: pytest.MonkeyPatch, machine: type[KeyValue] | None
+) -> None:
+    log = reopen()
+    if machine is not None:
+        log.attach(machine())
+    put(log, 0, 3)
+    with monkeypatch.context() as changed:
+        changed.setattr("replog.snapshot.HEADER_BYTES_MAX", 20)
+        with pytest.raises(replog.ReplogError, match=r"cannot be kept: a header of \d+ bytes, 20"):
+            log.snapshot().result(SECONDS)
+        put(log, 3, 6)
+    assert log.status().snapshot is None
+    log = reopen()
+    assert log.end_offset == 6
+    kept = log.snapshot().result(SECONDS)
+    assert kept is not None
+    assert kept.position.offset == 6
+
+
+def test_a_log_that_no_header_stands_for_is_kept_and_says_so(
+    reopen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = reopen(retention=Retention(records_max=5))
+    with monkeypatch.context() as changed:
+        changed.setattr("replog.snapshot.HEADER_BYTES_MAX", 20)
+        grow_until(log, lambda: "nothing is compacted: " in log.status().alarm)
+        put(log, 0, 20)
+        assert log.first_offset == 0
+        assert next(log.read()).offset == 0
+    grow_until(log, lambda: log.first_offset > 0)
+    assert log.status().alarm == ""
+
+
 def test_a_machine_of_a_laggard_goes_on_from_anothers_snapshot(cluster) -> None:
     machines = {}
     settings = {"retention": Retention(records_max=10), "snapshots": SnapshotEvery(records=20)}

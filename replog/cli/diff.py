@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replog.cli.base import (
-    FAILED_STATUS,
     Command,
     directory_type,
     json_option,
@@ -27,6 +26,7 @@ from replog.cli.base import (
     print_text,
 )
 from replog.cli.entries import entry_fields, entry_text, producer_texts
+from replog.cli.exits import FAILED_STATUS
 from replog.entry import DIGEST_START
 from replog.errors import ConfigError, EntryCompacted, OffsetOutOfRange, ReplogError
 

@@ -32,6 +32,7 @@ from tests.store.author import (
     fill_with_gaps,
     noop,
     open_store,
+    printed,
     program,
     put,
     rows_of,
@@ -473,22 +474,17 @@ def children() -> set[str]:
     return {child for one in lists for child in one.read_text().split()}
 
 
+INTERRUPT_ALL = """
+import os, signal, sys
+from replog.store.verify import verify_in_child
+os.setpgid(0, 0)
+signal.signal(signal.SIGINT, lambda *_: None)
+print(verify_in_child(sys.argv[1], lambda *_: os.killpg(0, signal.SIGINT)).faults)
+"""
+
+
 def test_an_interrupt_of_the_terminal_does_not_reach_the_verifier(filled: Path):
-    lines = (
-        "import os, signal\n"
-        "from replog.store.verify import verify_in_child\n"
-        "signal.signal(signal.SIGINT, lambda *_: None)\n"
-        f"report = verify_in_child({str(filled)!r}, lambda *_: os.killpg(0, signal.SIGINT))\n"
-        "print(report.entries > 0, report.faults)\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", lines],
-        check=False,
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-    )
-    assert (ran.stdout, ran.stderr) == ("True ()\n", "")
+    assert printed(INTERRUPT_ALL, filled) == "()\n"
 
 
 def test_an_interrupted_verification_leaves_no_child_behind(filled: Path):

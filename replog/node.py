@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter, deque
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from replog import failpoints
 from replog.errors import Closed, InvariantBroken, OutcomeUnknown, ReplogError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from replog.snapshot import Snapshot
     from replog.store.interface import Batch, Store, StoredPiece, StoredSnapshot
     from transport.interface import Transport
+
+    T = TypeVar("T")
 
 BATCHES_PER_COMMIT_MAX = 256
 MAP_SOFT_LIMIT = 0.8
@@ -353,21 +355,11 @@ class Node:
 
     def drop_snapshot(self, snapshot_id: int) -> Pending[None]:
         """Any thread: remove what is stored of a snapshot that was not sealed."""
-
-        def drop(pending: Pending[Any]) -> None:
-            self._replica.catchup.snapshots.drop(snapshot_id)
-            resolve(pending, None)
-
-        return self.inbox.request(drop)
+        return self._ask(lambda: self._replica.catchup.snapshots.drop(snapshot_id))
 
     def attach_machine(self) -> Pending[None]:
         """Any thread: from here on only snapshots of the machine let anything go."""
-
-        def attach(pending: Pending[Any]) -> None:
-            self._replica.catchup.attach_machine()
-            resolve(pending, None)
-
-        return self.inbox.request(attach)
+        return self._ask(self._replica.catchup.attach_machine)
 
     def watch_machine(self, stop: Callable[[str], object]) -> None:
         """Any thread, once: call this on the node's thread, with the reason, when the machine
@@ -377,25 +369,16 @@ class Node:
     def compare_machine(self, offset: int, digest: bytes) -> None:
         """Any thread: this node's machine has this digest when it has taken every record below this
         offset."""
-
-        def compare(pending: Pending[Any]) -> None:
-            self._replica.machines.taken(offset, digest)
-            resolve(pending, None)
-
-        self.inbox.request(compare)
+        self._ask(lambda: self._replica.machines.taken(offset, digest))
 
     def begin_reader(self, name: str) -> Pending[int]:
         """Any thread: where a named reader begins, once the log is kept for it from there on."""
-
-        def begin(pending: Pending[int]) -> None:
-            resolve(pending, self._replica.catchup.begin_reader(name))
-
         if not self.is_own_thread():
-            return self.inbox.request(begin)
+            return self._ask(lambda: self._replica.catchup.begin_reader(name))
         # In a done callback, which may wait for the answer: it has to come at once.
         self.inbox.check_open()
         pending: Pending[int] = Pending()
-        begin(pending)
+        resolve(pending, self._replica.catchup.begin_reader(name))
         return pending
 
     def acknowledge(self, name: str, offset: int | None) -> Pending[None]:
@@ -404,6 +387,10 @@ class Node:
         return self.inbox.request(
             lambda pending: self._replica.catchup.acknowledge(name, offset, pending)
         )
+
+    def _ask(self, action: Callable[[], T]) -> Pending[T]:
+        """Any thread: have the node's thread call this; resolved with what it returns."""
+        return self.inbox.request(lambda pending: resolve(pending, action()))
 
     def status(self, pending: Pending[Any]) -> None:
         """On the node's thread: resolve with the node's status."""

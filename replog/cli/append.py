@@ -19,7 +19,7 @@ from replog.cli.base import (
     print_json,
     print_text,
 )
-from replog.cli.owner import stored_owner
+from replog.cli.owner import running_node, stored_owner
 from replog.cli.progress import bar_on_terminal
 from replog.config import Limits
 from replog.control.words import APPEND, APPEND_MANY
@@ -196,24 +196,21 @@ def _submit(client: ControlClient, tally: Tally, lines: list[bytes], name: str) 
 @contextmanager
 def _connected_node(directory: Path, cluster: str) -> Iterator[ControlClient]:
     """The node that runs in the directory, or one that runs here for as long as it is needed."""
-    from replog.control import ControlClient, ControlServer, NodeNotRunning, NodeSilent
+    from replog.control import ControlClient, ControlServer
 
-    try:
-        client = ControlClient(directory)
-    except NodeSilent:
-        raise
-    except NodeNotRunning:
-        with open_alone(directory, cluster) as log:
-            server = ControlServer(log, directory, lambda: None)
-            try:
-                with ControlClient(directory) as client:
-                    yield client
-            finally:
-                log.close()
-                server.close()
-    else:
-        with client:
+    running = running_node(directory)
+    if running is not None:
+        with running as client:
             yield client
+        return
+    with open_alone(directory, cluster) as log:
+        server = ControlServer(log, directory, lambda: None)
+        try:
+            with ControlClient(directory) as client:
+                yield client
+        finally:
+            log.close()
+            server.close()
 
 
 def open_alone(directory: Path, cluster: str) -> ReplicatedLog:

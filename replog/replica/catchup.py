@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from replog.errors import InvariantBroken
 from replog.replica.compaction import Compaction
-from replog.replica.effects import Stored
 from replog.replica.loads import Loads
 from replog.replica.receiving import Receiving
 from replog.replica.snapshots import Snapshots, Written
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from replog.agreement import Core, Message
     from replog.config import Limits
     from replog.replica.delivery import Delivery
-    from replog.replica.effects import Ticket
+    from replog.replica.effects import Stored, Ticket
     from replog.retention import Retention
     from replog.snapshot import Position
     from replog.store.interface import Batch, Restoration
@@ -86,8 +85,6 @@ class Catchup:
         """Up to here the disk knows what is delivered, or will with the batches issued."""
         self._readers = dict(restoration.readers)
         self._reader_changes: dict[str, int | None] = {}
-        self._reader_tickets: list[Ticket] = []
-        self._reader_issued: list[tuple[int, list[Ticket]]] = []
         self.alarm = ""
         """Empty, or why nothing is compacted."""
         self._install_batch: int | None = None
@@ -141,7 +138,7 @@ class Catchup:
             self._readers[name] = offset
         self._compaction.look_again()
         self._reader_changes[name] = offset
-        self._reader_tickets.append(ticket)
+        self.snapshots.tell(ticket, None)
 
     @property
     def position(self) -> Position:
@@ -155,10 +152,7 @@ class Catchup:
 
     def drain(self) -> list[Ticket]:
         """At the end: the tickets of what is not known to be on the disk."""
-        tickets = self.snapshots.drain() + self._reader_tickets
-        for _, issued in self._reader_issued:
-            tickets += issued
-        return tickets
+        return self.snapshots.drain()
 
     # -- the course of a step ------------------------------------------------------------------
 
@@ -205,7 +199,6 @@ class Catchup:
         return bool(
             self.snapshots.has_changes
             or self._reader_changes
-            or self._reader_tickets
             or (self._compaction.has_step and not self.is_installing)
         )
 
@@ -226,8 +219,6 @@ class Catchup:
             self._core.compacted(compact_to)
         changes = self.snapshots.take_changes(batch_id)
         readers, self._reader_changes = self._reader_changes, {}
-        self._reader_issued.append((batch_id, self._reader_tickets))
-        self._reader_tickets = []
         return batch._replace(
             dropped_snapshots=changes.dropped,
             pieces=changes.pieces,
@@ -272,8 +263,6 @@ class Catchup:
                 self.receiving.written(now, stored.ticket.transfer)
             else:
                 told.append(stored)
-        while self._reader_issued and self._reader_issued[0][0] <= batch_id:
-            told += [Stored(ticket, None) for ticket in self._reader_issued.pop(0)[1]]
         installed = None
         if self._install_batch and self._install_batch <= batch_id:
             self._install_batch = None

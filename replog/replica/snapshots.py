@@ -79,7 +79,7 @@ class Snapshots:
         self._tickets: list[Stored] = []
         """Of what the next batch brings."""
         self._issued: list[tuple[int, StoredSnapshot | None, list[Stored]]] = []
-        """(batch, what it seals, tickets)."""
+        """(batch, the newest with it, tickets)."""
         self._old: dict[int, StoredSnapshot] = {}
         """Whole ones that are not the newest any more and still there."""
         self._pins: dict[str, _Pin] = {}
@@ -111,7 +111,7 @@ class Snapshots:
         """Write one piece; the ticket comes back once it is on the disk."""
         self._pieces.append(piece)
         if ticket is not None:
-            self._tickets.append(Stored(ticket, None))
+            self.tell(ticket, None)
 
     def drop(self, snapshot_id: int) -> None:
         """Remove what there is of a snapshot that is not whole."""
@@ -132,8 +132,11 @@ class Snapshots:
     def tell_newest(self, ticket: Ticket | None) -> None:
         """The ticket comes back with what is the newest by now, once that is on the disk."""
         if ticket is not None:
-            newest = self.newest.snapshot if self.newest is not None else None
-            self._tickets.append(Stored(ticket, newest))
+            self.tell(ticket, self.newest.snapshot if self.newest is not None else None)
+
+    def tell(self, ticket: Ticket, result: object) -> None:
+        """The ticket comes back with this, once all that is to be written by now is on the disk."""
+        self._tickets.append(Stored(ticket, result))
 
     def installs(self, stored: StoredSnapshot) -> None:
         """A write of the next batch makes this one whole, and the base of the log."""

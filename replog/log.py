@@ -20,7 +20,7 @@ from replog.keeping import Keeping
 from replog.membership import cluster_id
 from replog.named_reader import NamedReader, Readers
 from replog.node import Node, now_ms
-from replog.reading import DeliveredLog, Follower
+from replog.reading import DeliveredLog, Follower, read_range
 from replog.recent import Recent
 from replog.replica import catchup
 from replog.replica.effects import MachineStatus
@@ -152,27 +152,25 @@ class ReplicatedLog:
 
         Raises `OffsetOutOfRange`, at the call, when a bound is below the first offset or beyond the
         end. The iterator raises it too when it comes to records that are compacted meanwhile,
-        `Corruption` for damaged data and `Closed` after `close`.
+        `Corruption` for damaged data and `Closed` after `close`. Without a `start` it begins with
+        what is left when its first record is read.
         """
-        first, end = self._delivered.bounds()
-        start = first if start is None else start
-        stop = end if stop is None else stop
-        for bound in (start, stop):
-            if not first <= bound <= end:
-                raise OffsetOutOfRange(bound, first, end)
+        records = read_range(self._delivered.bounds, self._delivered.records, start, stop)
         self._inbox.check_open()
-        return self._delivered.records(start, stop)
+        return records
 
     def follow(self, start: int | None = None) -> Follower:
         """Records from offset `start` (default: the first) on, and then as they are delivered:
         iterate over it with `for` in a thread or `async for` in a coroutine.
 
         The iteration ends when the log is closed, and raises `NodeStopped` when its node stops,
-        `OffsetOutOfRange` when it is so slow that its next record is compacted.
+        `OffsetOutOfRange` when it is so slow that its next record is compacted; without a `start`
+        it begins with what is left when its first record is read.
         Raises `OffsetOutOfRange` when `start` is below the first offset or beyond the end.
         """
         first, end = self._delivered.bounds()
-        start = first if start is None else start
+        if start is None:
+            return Follower(self._delivered, first, stated=False)
         if not first <= start <= end:
             raise OffsetOutOfRange(start, first, end)
         return Follower(self._delivered, start)
@@ -181,10 +179,12 @@ class ReplicatedLog:
         """A follower whose place is kept on this node's disk: it begins at the offset that the
         reader of this name has acknowledged last, or at the first that can be read when this is
         its first use. From then on records from there are kept for it, within
-        `Retention.readers_records_max`; a reader that lags further behind raises
+        `Retention.readers_records_max` and until a snapshot takes their place by which this node
+        catches up; a reader that lags further behind raises
         `OffsetOutOfRange` when it is iterated over, until it acknowledges `first_offset` and is
         made again. `status` shows how far each is.
 
+        Its first use waits until the node keeps the log for it, which takes no write to the disk.
         At most 64 for each node. Raises `ConfigError` for one more and for a name that is not of
         the form of a node id, `Closed` or `NodeStopped`.
         """
@@ -213,8 +213,10 @@ class ReplicatedLog:
         was attached, and one whose `digest` is not what a majority's comes to, which is compared
         every `Limits.machine_digest_records`.
 
-        Raises `ConfigError` for a second machine, `Closed` or `NodeStopped`.
+        Raises `ConfigError` for a second machine and for what is none, `Closed` or `NodeStopped`.
         """
+        if not callable(getattr(machine, "apply", None)):
+            raise ConfigError(f"{machine!r} is no machine: it has no `apply`")
         self._inbox.check_open()
         with self._attaching:
             if self._applier is not None:
@@ -426,7 +428,7 @@ def _start(
     log = ReplicatedLog(
         node,
         delivered,
-        readers=Readers(restoration.readers, delivered, node.acknowledge),
+        readers=Readers(restoration.readers, delivered, node.begin_reader, node.acknowledge),
         keeping=Keeping(
             store,
             node.stage,

@@ -9,7 +9,7 @@ from replog.entry import parse_entry, unpack_runs
 from replog.errors import Corruption, EntryCompacted, OffsetOutOfRange
 from replog.keeping import state_pieces
 from replog.machine import make_records
-from replog.reading import READ_BYTES_MAX
+from replog.reading import READ_BYTES_MAX, read_range
 from replog.store import layout
 from replog.store.lmdb_reader import load_snapshots, newest_snapshot, open_reader
 from replog.store.survey import survey
@@ -87,11 +87,20 @@ class LogReader:
         """
         row = self._reader.delivered_row(index)
         if row is None:
-            base = self.base()
-            if index <= base.index:
-                raise EntryCompacted(index, base.index + 1)
-            raise Corruption(f"{self._reader.file}: the row of entry {index} is missing")
+            raise self._missing(f"the row of entry {index}", index)
         return row
+
+    def entry(self, index: int) -> tuple[StoredEntry, Entry]:
+        """A delivered entry. Raises as `row`."""
+        for found in self.stored_entries(index, index + 1):
+            return found
+        raise self._missing(f"entry {index}", index)
+
+    def _missing(self, what: str, index: int) -> EntryCompacted | Corruption:
+        base = self.base()
+        if index <= base.index:
+            return EntryCompacted(index, base.index + 1)
+        return Corruption(f"{self._reader.file}: {what} is missing")
 
     def digest(self, index: int) -> bytes:
         """The chain's digest after a delivered entry, or after the last one that is gone; that of
@@ -127,15 +136,16 @@ class LogReader:
 
     def batches(self, start: int | None = None, stop: int | None = None) -> Iterator[list[Record]]:
         """What `records` gives, in lists that are not empty: the fast way through a long log."""
-        start = self.first_offset if start is None else start
-        stop = self.position().offset if stop is None else stop
-        for bound in (start, stop):
-            self.check_bound(bound)
-        return self._batches(start, stop)
+        return read_range(self.bounds, self._batches, start, stop)
+
+    def bounds(self) -> tuple[int, int]:
+        """First and end offset by now. Raises `Corruption`."""
+        first = self.first_offset  # before the end, which is never below it
+        return first, self.position().offset
 
     def check_bound(self, offset: int) -> None:
         """Raise `OffsetOutOfRange` for what cannot begin or end a range of records now."""
-        first, end = self.first_offset, self.position().offset
+        first, end = self.bounds()
         if not first <= offset <= end:
             raise OffsetOutOfRange(offset, first, end)
 

@@ -4,7 +4,8 @@ Rules of this file:
 
 1. The offset of a reader never falls. What lies below is done with; what lies above is kept for it,
    within the bounds of the retention.
-2. However often a reader acknowledges, one write of it is under way and one waits, with the newest
+2. Where a new reader begins is chosen by who compacts the log, which keeps it from that moment on.
+3. However often a reader acknowledges, one write of it is under way and one waits, with the newest
    offset by then.
 """
 
@@ -63,15 +64,16 @@ class NamedReader(Follower):
 class _Row:
     """One reader."""
 
-    __slots__ = ("offset", "saved", "waiting")
+    __slots__ = ("forgotten", "offset", "saved", "waiting")
 
     def __init__(self, offset: int, saved: Pending[None]) -> None:
-        self.offset: int | None = offset
-        """None: forgotten."""
+        self.offset = offset
         self.saved = saved
         """Of the last write: under way until it is done."""
         self.waiting: Pending[None] | None = None
         """Of the next one, which carries the offset as it is by then."""
+        self.forgotten: Pending[None] | None = None
+        """Of the write that forgets it."""
 
 
 class Readers:
@@ -81,10 +83,14 @@ class Readers:
         self,
         known: Mapping[str, int],
         log: DeliveredLog,
+        begin: Callable[[str], Pending[int]],
         write: Callable[[str, int | None], Pending[None]],
     ) -> None:
-        """`write` makes an offset durable, or None; it raises `Closed` or `NodeStopped`."""
+        """`begin` chooses where a reader begins, and answers once that is kept for it; `write`
+        makes an offset durable, or None, after all that was written before. Both raise `Closed` or
+        `NodeStopped`."""
         self._log = log
+        self._begin = begin
         self._write = write
         self._lock = threading.RLock()  # a callback may run at once, where it is added
         self._rows: dict[str, _Row] = {}
@@ -94,8 +100,9 @@ class Readers:
             self._rows[name] = _Row(offset, saved)
 
     def open(self, name: str) -> NamedReader:
-        """The reader of this name, which is made when there is none. Raises `ConfigError` for a
-        name that is none and for one too many, `Closed` and `NodeStopped`."""
+        """The reader of this name, which is made when there is none: then this waits for the node.
+        Raises `ConfigError` for a name that is none and for one too many, `Closed` and
+        `NodeStopped`."""
         try:
             check_node_id(name)
         except ValueError:
@@ -104,12 +111,10 @@ class Readers:
             ) from None
         with self._lock:
             row = self._rows.get(name)
-            offset = None if row is None else row.offset
-            if offset is None:
-                offset = self._log.first_offset
-                self._admit(name)
-                self._change(name, offset)
-        return NamedReader(name, offset, self._log, self)
+        if row is None:
+            # Not with the lock held: the node's thread takes it when a write is done.
+            row = self._admit(name, self._begin(name).result())
+        return NamedReader(name, row.offset, self._log, self)
 
     def acknowledge(self, name: str, offset: int) -> Pending[None]:
         """As `NamedReader.ack`."""
@@ -117,63 +122,61 @@ class Readers:
             raise TypeError(f"an offset is an integer, not {type(offset).__name__}")
         with self._lock:
             row = self._rows.get(name)
-            if row is None or row.offset is None:
+            if row is None:
                 raise ConfigError(f"the reader {name} is forgotten: log.reader({name!r}) begins it")
             if offset <= row.offset:
                 return row.waiting or row.saved
             end = self._log.end_offset
             if offset > end:
                 raise ValueError(f"the reader {name} acknowledges {offset}; the log ends at {end}")
-            return self._change(name, offset)
+            if row.saved.done():
+                row.saved = self._write(name, offset)
+                row.offset = offset
+                return row.saved
+            row.offset = offset
+            return self._wait_for_turn(name, row)
 
     def forget(self, name: str) -> Pending[None]:
         """As `NamedReader.forget`."""
         with self._lock:
-            return self._change(name, None)
+            forgotten = self._write(name, None)
+            row = self._rows.pop(name, None)
+            if row is not None:
+                row.forgotten = forgotten
+            return forgotten
 
     def disown(self) -> None:
         """In a forked child: the lock may be held by a thread that is not here."""
         self._lock = threading.RLock()
 
-    def _admit(self, name: str) -> None:
-        """Make room for one more, where forgotten ones leave it."""
-        self._rows = {
-            other: row
-            for other, row in self._rows.items()
-            if row.offset is not None or row.waiting is not None or not row.saved.done()
-        }
-        if sum([row.offset is not None for row in self._rows.values()]) >= READERS_MAX:
-            raise ConfigError(
-                f"this node has {READERS_MAX} named readers, {name} would be one too many: forget "
-                f"those that nobody needs"
-            )
+    def _admit(self, name: str, offset: int) -> _Row:
+        """A reader that the log is kept for from this offset on, unless it was here sooner."""
+        with self._lock:
+            row = self._rows.get(name)
+            if row is not None:
+                return row
+            if len(self._rows) >= READERS_MAX:
+                self._write(name, None)
+                raise ConfigError(
+                    f"this node has {READERS_MAX} named readers, {name} would be one too many: "
+                    f"forget those that nobody needs"
+                )
+            row = self._rows[name] = _Row(offset, self._write(name, offset))
+            return row
 
-    def _change(self, name: str, offset: int | None) -> Pending[None]:
-        """With the lock held: write this now, or after the write under way."""
-        row = self._rows.get(name)
-        if row is None:
-            saved = self._write(name, offset)
-            if offset is not None:
-                self._rows[name] = _Row(offset, saved)
-            return saved
-        if row.saved.done():
-            row.saved = self._write(name, offset)
-            row.offset = offset
-            return row.saved
-        row.offset = offset
-        if row.waiting is not None:
-            return row.waiting
-        waiting: Pending[None] = Pending()
-        row.waiting = waiting
-        row.saved.add_done_callback(lambda _: self._write_waiting(name, row, waiting))
-        return waiting
+    def _wait_for_turn(self, name: str, row: _Row) -> Pending[None]:
+        """With the lock held: the write that comes after the one under way."""
+        if row.waiting is None:
+            waiting = row.waiting = Pending()
+            row.saved.add_done_callback(lambda _: self._write_waiting(name, row, waiting))
+        return row.waiting
 
     def _write_waiting(self, name: str, row: _Row, waiting: Pending[None]) -> None:
         """What was before it is durable, or never will be."""
         with self._lock:
             row.waiting = None
             try:
-                row.saved = saved = self._write(name, row.offset)
+                row.saved = saved = row.forgotten or self._write(name, row.offset)
             except ReplogError as error:
                 row.saved, failure = waiting, error
             else:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter, deque
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from replog import failpoints
 from replog.disk_room import disk_room
@@ -23,6 +23,7 @@ from replog.errors import Closed, InvariantBroken, OutcomeUnknown, ReplogError
 from replog.inbox import Inbox, Records, disk_full, end_error, end_reason
 from replog.loads import carry_out
 from replog.pending import Pending, fail_all, resolve, resolve_all, resolve_offsets
+from replog.snapshot import NotKept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from replog.snapshot import Snapshot
     from replog.store.interface import Batch, Store, StoredPiece, StoredSnapshot
     from transport.interface import Transport
+
+    T = TypeVar("T")
 
 BATCHES_PER_COMMIT_MAX = 256
 STOP_SECONDS_MAX = 30.0
@@ -337,31 +340,34 @@ class Node:
 
     def seal(self, stored: StoredSnapshot) -> Pending[Snapshot]:
         """Any thread: this snapshot, of which all pieces are stored, becomes the newest; resolved
-        with what is the newest then. Its epoch and membership are filled in."""
-        return self.inbox.request(lambda pending: self._replica.catchup.seal(stored, pending))
+        with what is the newest then. Its epoch and membership are filled in. Ends with `NotKept`
+        for one whose header is too large."""
+        return self._sealing(lambda pending: self._replica.catchup.seal(stored, pending))
 
     def snapshot_header(self) -> Pending[Snapshot | None]:
         """Any thread: a snapshot of the log without a state, as of now. Where states are kept, the
         newest there is instead. None of an empty log, and where there is none."""
-        return self.inbox.request(self._replica.catchup.seal_header)
+        return self._sealing(self._replica.catchup.seal_header)
+
+    def _sealing(self, seal: Callable[[Pending[Any]], None]) -> Pending[Any]:
+        """Have the node's thread seal a snapshot, of which a fault of the header is the caller's
+        alone."""
+
+        def run(pending: Pending[Any]) -> None:
+            try:
+                seal(pending)
+            except NotKept as error:
+                fail_all((pending,), error)
+
+        return self.inbox.request(run)
 
     def drop_snapshot(self, snapshot_id: int) -> Pending[None]:
         """Any thread: remove what is stored of a snapshot that was not sealed."""
-
-        def drop(pending: Pending[Any]) -> None:
-            self._replica.catchup.snapshots.drop(snapshot_id)
-            resolve(pending, None)
-
-        return self.inbox.request(drop)
+        return self._ask(lambda: self._replica.catchup.snapshots.drop(snapshot_id))
 
     def attach_machine(self) -> Pending[None]:
         """Any thread: from here on only snapshots of the machine let anything go."""
-
-        def attach(pending: Pending[Any]) -> None:
-            self._replica.catchup.attach_machine()
-            resolve(pending, None)
-
-        return self.inbox.request(attach)
+        return self._ask(self._replica.catchup.attach_machine)
 
     def watch_machine(self, stop: Callable[[str], object]) -> None:
         """Any thread, once: call this on the node's thread, with the reason, when the machine
@@ -371,12 +377,17 @@ class Node:
     def compare_machine(self, offset: int, digest: bytes) -> None:
         """Any thread: this node's machine has this digest when it has taken every record below this
         offset."""
+        self._ask(lambda: self._replica.machines.taken(offset, digest))
 
-        def compare(pending: Pending[Any]) -> None:
-            self._replica.machines.taken(offset, digest)
-            resolve(pending, None)
-
-        self.inbox.request(compare)
+    def begin_reader(self, name: str) -> Pending[int]:
+        """Any thread: where a named reader begins, once the log is kept for it from there on."""
+        if not self.is_own_thread():
+            return self._ask(lambda: self._replica.catchup.begin_reader(name))
+        # In a done callback, which may wait for the answer: it has to come at once.
+        self.inbox.check_open()
+        pending: Pending[int] = Pending()
+        resolve(pending, self._replica.catchup.begin_reader(name))
+        return pending
 
     def acknowledge(self, name: str, offset: int | None) -> Pending[None]:
         """Any thread: a named reader needs nothing below `offset`; None: it is no more. Resolved
@@ -384,6 +395,10 @@ class Node:
         return self.inbox.request(
             lambda pending: self._replica.catchup.acknowledge(name, offset, pending)
         )
+
+    def _ask(self, action: Callable[[], T]) -> Pending[T]:
+        """Any thread: have the node's thread call this; resolved with what it returns."""
+        return self.inbox.request(lambda pending: resolve(pending, action()))
 
     def status(self, pending: Pending[Any]) -> None:
         """On the node's thread: resolve with the node's status."""

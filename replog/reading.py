@@ -7,11 +7,12 @@ Rules of this file:
    the memory only after its row is durable.
 2. The first offset moves on at any time. A read of what is gone by then raises `OffsetOutOfRange`,
    never `Corruption`, and skips nothing.
+3. Who states no start wants whatever is left: until its first record is read, it begins again.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from replog.entry import parse_entry, unpack_runs
 from replog.errors import Closed, Corruption, OffsetOutOfRange
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from replog.pending import Pending
     from replog.recent import Recent
     from replog.store.interface import Delivered, Store
+
+    T = TypeVar("T")
 
 READ_BYTES_MAX = 1 << 20
 """Bytes of entries that one step of a reader holds at most, beyond a single entry."""
@@ -112,9 +115,11 @@ class Follower:
     is compacted, which names the first offset that is left.
     """
 
-    def __init__(self, log: DeliveredLog, start: int) -> None:
+    def __init__(self, log: DeliveredLog, start: int, *, stated: bool = True) -> None:
+        """`stated`: whether it has to be that record, see rule 3."""
         self._log = log
         self._position = start
+        self._stated = stated
         self._records: list[Record] = []
         """Read and not yet returned, in reverse."""
         self._more: Pending[None] | None = None
@@ -124,7 +129,7 @@ class Follower:
         return self
 
     def __next__(self) -> Record:
-        if not self._records:
+        while not self._records:
             try:
                 self._wait().result()
                 self._fill()
@@ -136,7 +141,7 @@ class Follower:
         return self
 
     async def __anext__(self) -> Record:
-        if not self._records:
+        while not self._records:
             try:
                 await self._wait()
                 self._fill()
@@ -151,10 +156,65 @@ class Follower:
 
     def _fill(self) -> None:
         self._more = None
-        records = self._log.chunk(self._position)
+        try:
+            records = self._log.chunk(self._position)
+        except OffsetOutOfRange as gone:
+            if self._stated:
+                raise
+            self._position = gone.first_offset
+            return
+        self._stated = True
         self._position = records[-1].offset + 1
         records.reverse()
         self._records = records
+
+
+def read_range(
+    bounds: Callable[[], tuple[int, int]],
+    read: Callable[[int, int], Iterator[T]],
+    start: int | None,
+    stop: int | None,
+) -> Iterator[T]:
+    """What `read` gives of a log with these bounds from offset `start` (default: the first) up to,
+    not including, `stop` (default: the end as of now). Rule 3 is kept here.
+
+    Raises `OffsetOutOfRange`, at the call, when a bound is below the first offset or beyond the
+    end; the iterator raises it when what is to come is compacted.
+    """
+    begin, end = _checked(bounds(), start, stop)
+    if start is not None:
+        return read(begin, end)
+    return _read_what_is_left(bounds, read, begin, end, stop)
+
+
+def _read_what_is_left(
+    bounds: Callable[[], tuple[int, int]],
+    read: Callable[[int, int], Iterator[T]],
+    begin: int,
+    end: int,
+    stop: int | None,
+) -> Iterator[T]:
+    while True:
+        try:
+            items = read(begin, end)
+            item = next(items)
+        except StopIteration:
+            return
+        except OffsetOutOfRange:
+            begin, end = _checked(bounds(), None, stop)
+        else:
+            break
+    yield item
+    yield from items
+
+
+def _checked(bounds: tuple[int, int], start: int | None, stop: int | None) -> tuple[int, int]:
+    """The range that is meant. Raises `OffsetOutOfRange`."""
+    first, end = bounds
+    for bound in (start, stop):
+        if bound is not None and not first <= bound <= end:
+            raise OffsetOutOfRange(bound, first, end)
+    return first if start is None else start, end if stop is None else stop
 
 
 def records_of(row: Delivered, entry: Entry) -> list[Record]:

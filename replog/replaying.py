@@ -11,6 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.errors import MachineStopped, OffsetOutOfRange, ReplogError, StoreError
@@ -18,7 +19,7 @@ from replog.log_reader import LogReader
 from replog.machine import apply_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from os import PathLike
 
     from replog.machine import Applies, Record
@@ -71,23 +72,13 @@ def replay(
     """
     began = time.perf_counter()
     with LogReader(directory) as reader:
-        while True:
-            end = reader.position().offset if stop is None else stop
-            for bound in (end,) if start is None else (start, end):
-                reader.check_bound(bound)
-            index, log_digest = _entry_before(reader, end)
-            try:
-                begin, snapshot_index = start or 0, 0
-                if start is None:
-                    begin, snapshot_index = _begin(reader, machine, end)
-                break
-            except _Replaced:
-                if stop is not None:
-                    raise
+        end, index, log_digest, begin, snapshot_index, batches = _start(
+            reader, machine, start, stop
+        )
         offset = begin
         if progress is not None:
             progress(offset, end)
-        for batch in reader.batches(begin, end):
+        for batch in batches:
             count = len(batch)  # before the machine may empty it
             _apply(machine, batch)
             offset += count
@@ -109,6 +100,46 @@ def replay(
 
 class _Replaced(ReplogError):
     """The snapshot to begin with went while it was read, and only one beyond the end is there."""
+
+
+class _Started(NamedTuple):
+    """What a replay goes through."""
+
+    end: int
+    index: int  # type: ignore[assignment]
+    """Of the entry before the end."""
+    log_digest: bytes
+    begin: int
+    snapshot_index: int
+    batches: Iterator[list[Record]]
+    """The first of them is read."""
+
+
+def _start(reader: LogReader, machine: Applies, start: int | None, stop: int | None) -> _Started:
+    """Rule 2, from anew where the node compacts what was to come first."""
+    while True:
+        end = reader.position().offset if stop is None else stop
+        for bound in (end,) if start is None else (start, end):
+            reader.check_bound(bound)
+        index, log_digest = _entry_before(reader, end)
+        try:
+            begin, snapshot_index = start or 0, 0
+            if start is None:
+                begin, snapshot_index = _begin(reader, machine, end)
+        except _Replaced:
+            if stop is not None:
+                raise
+            continue
+        try:
+            batches = reader.batches(begin, end)
+            first = next(batches, None)
+        except OffsetOutOfRange:
+            if start is not None:
+                raise
+            continue
+        if first is not None:
+            batches = chain([first], batches)
+        return _Started(end, index, log_digest, begin, snapshot_index, batches)
 
 
 def _begin(reader: LogReader, machine: Applies, end: int) -> tuple[int, int]:

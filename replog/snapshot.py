@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgpack
 
 from replog.entry import DIGEST_START, NO_EPOCH, Epoch, check_node_id
-from replog.errors import PeerFault
+from replog.errors import PeerFault, ReplogError
 from replog.membership import Membership, decode_membership
 from replog.producers import ProducerRow
 
@@ -33,6 +33,10 @@ PIECES_UNWRITTEN_MAX = 2
 HEADER_BYTES_MAX = 64 << 10
 """Of an encoded `Snapshot`."""
 STATE_DIGEST_BYTES = 16
+
+
+class NotKept(ReplogError):
+    """A snapshot cannot be kept as it is; nothing was changed."""
 
 
 class Position(NamedTuple):
@@ -158,11 +162,19 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return packed
 
 
+def check_header(snapshot: Snapshot) -> None:
+    """Raise `NotKept` for a snapshot whose header could not be read again."""
+    try:
+        decode_snapshot(encode_snapshot(snapshot))
+    except (PeerFault, OverflowError, TypeError, ValueError) as error:
+        raise NotKept(f"the snapshot of entry {snapshot.index} cannot be kept: {error}") from error
+
+
 def decode_snapshot(data: bytes) -> Snapshot:
     """The value that `encode_snapshot` wrote. Raises `PeerFault` for anything else."""
     try:
         if len(data) > HEADER_BYTES_MAX:
-            raise PeerFault(f"a header of {len(data)} bytes")
+            raise PeerFault(f"a header of {len(data)} bytes, {HEADER_BYTES_MAX} are allowed")
         (form, index, offset, digest, timestamp_ms, rows, epoch, membership, *rest) = (
             msgpack.unpackb(data, use_list=False, max_array_len=HEADER_BYTES_MAX)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-MISSING_EXTRA_STATUS = 2
+from replog.cli.exits import INTERRUPTED_STATUS, USAGE_STATUS
 
 
 def main() -> None:
@@ -18,5 +18,7 @@ def main() -> None:
             f"replog: the command line needs the package {error.name!r}, which is not installed: "
             "pip install 'replog[cli]'\n"
         )
-        sys.exit(MISSING_EXTRA_STATUS)
+        sys.exit(USAGE_STATUS)
+    except KeyboardInterrupt:  # it takes a moment to load everything
+        sys.exit(INTERRUPTED_STATUS)
     replog(prog_name="replog")

@@ -19,11 +19,18 @@ from replog.cli.base import (
     print_json,
     print_text,
 )
-from replog.cli.owner import stored_owner
+from replog.cli.owner import running_node, stored_owner
 from replog.cli.progress import bar_on_terminal
 from replog.config import Limits
 from replog.control.words import APPEND, APPEND_MANY
-from replog.errors import ConfigError, NotAppended, ReplogError, TooLarge, WrongStore
+from replog.errors import (
+    ConfigError,
+    NotAppended,
+    OutcomeUnknown,
+    ReplogError,
+    TooLarge,
+    WrongStore,
+)
 from replog.membership import BACKUP_CLUSTER_ID
 
 if TYPE_CHECKING:
@@ -50,6 +57,8 @@ class Tally:
     last_offset: int | None = None
     refused: int = 0
     """Lines that are certainly not in the log, of those submitted."""
+    unplaced: int = 0
+    """Lines that are in the log, at offsets that the node cannot tell."""
     submitted: int = 0
     counts: dict[int, int] = field(default_factory=dict)
     """Lines of each open request."""
@@ -80,11 +89,13 @@ class Tally:
             self.error = self.error or reply.error
             if isinstance(reply.error, NotAppended):
                 self.refused += missing
+            elif isinstance(reply.error, OutcomeUnknown) and reply.error.appended:
+                self.unplaced += missing
 
     @property
     def unknown(self) -> int:
         """Lines that may or may not be in the log."""
-        return self.submitted - self.records - self.refused
+        return self.submitted - self.records - self.refused - self.unplaced
 
     def fields(self) -> dict[str, Any]:
         """For programs."""
@@ -93,6 +104,7 @@ class Tally:
             "first_offset": self.first_offset,
             "last_offset": self.last_offset,
             "refused": self.refused,
+            "unplaced": self.unplaced,
             "unknown": self.unknown,
             "seconds": round(time.monotonic() - self.began, 3),
         }
@@ -106,6 +118,8 @@ class Tally:
         text += f" in {seconds:.2f} s ({self.records / max(seconds, 0.001):,.0f} a second)"
         if self.refused:
             text += f"; {self.refused} are not in the log"
+        if self.unplaced:
+            text += f"; {self.unplaced} are in the log at offsets that are not known"
         if self.unknown:
             text += f"; {self.unknown} may or may not be in the log"
         return text
@@ -182,24 +196,21 @@ def _submit(client: ControlClient, tally: Tally, lines: list[bytes], name: str) 
 @contextmanager
 def _connected_node(directory: Path, cluster: str) -> Iterator[ControlClient]:
     """The node that runs in the directory, or one that runs here for as long as it is needed."""
-    from replog.control import ControlClient, ControlServer, NodeNotRunning, NodeSilent
+    from replog.control import ControlClient, ControlServer
 
-    try:
-        client = ControlClient(directory)
-    except NodeSilent:
-        raise
-    except NodeNotRunning:
-        with open_alone(directory, cluster) as log:
-            server = ControlServer(log, directory, lambda: None)
-            try:
-                with ControlClient(directory) as client:
-                    yield client
-            finally:
-                log.close()
-                server.close()
-    else:
-        with client:
+    running = running_node(directory)
+    if running is not None:
+        with running as client:
             yield client
+        return
+    with open_alone(directory, cluster) as log:
+        server = ControlServer(log, directory, lambda: None)
+        try:
+            with ControlClient(directory) as client:
+                yield client
+        finally:
+            log.close()
+            server.close()
 
 
 def open_alone(directory: Path, cluster: str) -> ReplicatedLog:

@@ -10,11 +10,9 @@ from typing import Any
 import click
 
 from replog.agreements import DEFAULT_AGREEMENT
+from replog.cli.exits import FAILED_STATUS, INTERRUPTED_STATUS, USAGE_STATUS
 from replog.errors import ConfigError, OffsetOutOfRange, ReplogError, WrongStore
 
-FAILED_STATUS = 1
-USAGE_STATUS = 2
-INTERRUPTED_STATUS = 130
 USAGE_ERRORS = (ConfigError, OffsetOutOfRange, WrongStore)
 
 directory_type = click.Path(file_okay=False, path_type=Path)

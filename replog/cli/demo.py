@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from replog.agreements import DEFAULT_AGREEMENT, load_agreement
-from replog.cli.base import FAILED_STATUS, Command, json_option
+from replog.cli.base import Command, json_option
+from replog.cli.exits import FAILED_STATUS
 
 
 @click.command(cls=Command)

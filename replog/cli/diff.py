@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replog.cli.base import (
-    FAILED_STATUS,
     Command,
     directory_type,
     json_option,
@@ -27,6 +26,7 @@ from replog.cli.base import (
     print_text,
 )
 from replog.cli.entries import entry_fields, entry_text, producer_texts
+from replog.cli.exits import FAILED_STATUS
 from replog.entry import DIGEST_START
 from replog.errors import ConfigError, EntryCompacted, OffsetOutOfRange, ReplogError
 
@@ -138,7 +138,7 @@ def _entries_at(index: int, left: LogReader, right: LogReader) -> list[dict[str,
             records = [*pair]
             break
     for reader, record in zip((left, right), records, strict=True):
-        ((stored, entry),) = reader.stored_entries(index, index + 1)
+        stored, entry = reader.entry(index)
         fields = entry_fields(index, stored.epoch, entry, reader.row(index))
         fields["differs"] = None
         if record is not None:

@@ -68,7 +68,8 @@ def export_records(
 ) -> None:
     """Write the records of the log in DIR to a file. The node may be running.
 
-    Each comes back from `replog import` as it was: offset, timestamp_ms, and its data.
+    Each comes back from `replog import` as it was: offset, timestamp_ms, and its data. Without
+    --from it begins with the first record that is left.
     """
     from replog.log_reader import LogReader
 
@@ -78,19 +79,21 @@ def export_records(
         raise ConfigError(f"{output} lies in the log's own directory")
     began = time.monotonic()
     with LogReader(directory) as reader:
-        first = reader.first_offset if start is None else start
-        end = reader.position().offset if stop is None else stop
-        batches = reader.batches(first, end)
-        offset, size = first, 0
+        batches = reader.batches(start, stop)
+        left, end = reader.bounds()
+        first = offset = left if start is None else start
+        size = 0
         with (
             open_output(output) as file,
-            offsets_bar(first, shown=output is not None and not as_json) as advance,
+            offsets_bar(start, shown=output is not None and not as_json) as advance,
         ):
             for batch in batches:
+                if not size:
+                    first = batch[0].offset
                 size += file.write(FORMATS[form].pack(batch))
-                offset += len(batch)
+                offset = batch[-1].offset + 1
                 if advance is not None:
-                    advance(offset, end)
+                    advance(offset, end if stop is None else stop)
             file.flush()
     seconds = time.monotonic() - began
     count = offset - first

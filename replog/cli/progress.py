@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.console import Console
     from rich.progress import Progress, ProgressColumn
 
     Advance = Callable[[int, int], None]
@@ -19,15 +20,22 @@ LATE_SECONDS = 2.0
 """What takes less needs no bar."""
 
 
+def _terminal(*, shown: bool) -> Console | None:
+    """Standard error, when it is a terminal on which a bar is to be shown."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if shown and console.is_terminal else None
+
+
 @contextmanager
 def bar_on_terminal(*columns: str | ProgressColumn, shown: bool) -> Iterator[Progress | None]:
     """A display of these columns on standard error while this lasts; None where that is no
     terminal."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
+    console = _terminal(shown=shown)
+    if console is None:
         yield None
         return
     with Progress(*columns, console=console, transient=True) as progress:
@@ -83,11 +91,10 @@ class LateBar:
 @contextmanager
 def late_bar(*, shown: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     """Moves a bar that names what it counts, once it has lasted; None where it cannot be seen."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
+    console = _terminal(shown=shown)
+    if console is None:
         yield None
         return
     columns = (

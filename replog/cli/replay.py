@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from typing import TYPE_CHECKING
 
@@ -56,9 +57,9 @@ def replay(
         raise click.UsageError("give --whole or --from, not both")
     start = 0 if whole else start
     if machine is None:
-        start = _first_offset(directory) if start is None else start
-        shown = {"directory": directory, "start": start, "stop": stop, "as_json": as_json}
-        context.invoke(tail, **shown)
+        count = sys.maxsize if start is None else None
+        shown = {"directory": directory, "count": count, "start": start, "stop": stop}
+        context.invoke(tail, **shown, as_json=as_json)
         return
     import replog
 
@@ -78,13 +79,6 @@ def replay(
         print_json({"from": fields.pop("start"), **fields})
     else:
         print_text(_text(replayed))
-
-
-def _first_offset(directory: Path) -> int:
-    from replog.log_reader import LogReader
-
-    with LogReader(directory) as reader:
-        return reader.first_offset
 
 
 def _text(replayed: Replayed) -> str:

@@ -16,6 +16,7 @@ from replog.cli.base import (
     print_text,
 )
 from replog.cli.machine import METAVAR, load_machine
+from replog.cli.owner import running_node
 from replog.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,19 +43,14 @@ def snapshot(*, directory: Path, machine: str | None, cluster: str, as_json: boo
     the machine that is named. Without a machine it is a snapshot of the log alone: it says how far
     the log was, so that a retention may let go of what is below, and has no state.
     """
-    from replog.control import ControlClient, NodeNotRunning, NodeSilent
-
-    try:
-        client = ControlClient(directory)
-    except NodeSilent:
-        raise
-    except NodeNotRunning:
+    running = running_node(directory)
+    if running is not None:
+        with running as client:
+            kept = _kept_by_node(client, machine)
+    else:
         made = None if machine is None else load_machine(machine)
         with open_alone(directory, cluster) as log:
             kept = _kept_here(log, made)
-    else:
-        with client:
-            kept = _kept_by_node(client, machine)
     if as_json:
         print_json({"directory": str(directory), "snapshot": kept and kept._asdict()})
     elif kept is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -11,11 +12,13 @@ import click
 from replog.cli.base import Command, directory_argument, json_option
 from replog.cli.formats import pack_json
 from replog.errors import OffsetOutOfRange
+from replog.reading import read_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from replog.log_reader import LogReader
     from replog.machine import Record
 
 POLL_SECONDS = 0.01
@@ -56,34 +59,47 @@ def tail(
         raise click.UsageError("give --raw or --json, not both")
     render = _raw if raw else _json if as_json else _text
     with LogReader(directory) as reader:
-        first, end = reader.first_offset, reader.position().offset
-        if start is None:
-            last = end if stop is None else min(stop, end)
-            start = max(first, last - (10 if count is None else count))
+        first, end = reader.bounds()
         for bound in (start, stop):
             if bound is not None and not (first <= bound and (follow or bound <= end)):
                 raise OffsetOutOfRange(bound, first, end)
+        if start is None:
+            newest = partial(_newest, reader, 10 if count is None else count, stop)
+            records = read_range(newest, reader.records, None, None)
+            start = end = _print(records, render, newest()[1])
         while True:
             if start < end:
                 upto = end if stop is None else min(end, stop)
-                _print(reader.records(start, upto), render)
-                start = end
+                start = _print(reader.records(start, upto), render, upto)
             if not follow or (stop is not None and start >= stop):
                 return
             while (end := reader.position().offset) <= start:
                 time.sleep(POLL_SECONDS)
 
 
-def _print(records: Iterable[Record], render: Callable[[Record], bytes]) -> None:
+def _newest(reader: LogReader, count: int, stop: int | None) -> tuple[int, int]:
+    """Where so many records up to `stop` begin and end, as far as they are left by now. Raises
+    `OffsetOutOfRange`."""
+    first, end = reader.bounds()
+    if stop is not None and stop < first:
+        raise OffsetOutOfRange(stop, first, end)
+    last = end if stop is None else min(stop, end)
+    return max(first, last - count), last
+
+
+def _print(records: Iterable[Record], render: Callable[[Record], bytes], end: int) -> int:
+    """The offset after the last record; `end` when there is none."""
     output = sys.stdout.buffer
     lines: list[bytes] = []
     for record in records:
+        end = record.offset + 1
         lines.append(render(record))
         if len(lines) == CHUNK_RECORDS:
             output.write(b"".join(lines))
             lines.clear()
     output.write(b"".join(lines))
     output.flush()
+    return end
 
 
 def _text(record: Record) -> bytes:

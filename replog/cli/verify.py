@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from replog.cli.base import (
-    FAILED_STATUS,
     Command,
     directories_argument,
     json_option,
     print_json,
 )
+from replog.cli.exits import FAILED_STATUS
 from replog.cli.progress import bar_on_terminal
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import zmq
 
 from replog.control import words
 from replog.control.words import Endpoint, Request
-from replog.errors import ConfigError, ReplogError
+from replog.errors import ConfigError, OutcomeUnknown, ReplogError
 from transport.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -190,6 +190,10 @@ class ControlServer:
             except Exception as failure:  # noqa: BLE001 - a machine may have raised it
                 error = failure
                 break
+        if isinstance(error, OutcomeUnknown) and error.appended:
+            rest = answer.pendings[len(outcomes) :]
+            if answer.refused is not None or not all(map(_is_appended, rest)):
+                error = OutcomeUnknown(str(error))
         value: object = None
         if answer.request.name == words.APPEND:
             value = offset_ranges(outcomes)
@@ -203,6 +207,17 @@ class ControlServer:
     def _send(self, client: bytes, reply: bytes) -> None:
         # A ROUTER drops what goes to a client that has left: nobody waits for it.
         self._socket.send_multipart((client, reply), zmq.DONTWAIT)
+
+
+def _is_appended(pending: Pending[Any]) -> bool:
+    """Whether what was appended is known to be in the log."""
+    try:
+        pending.result(CLOSE_SECONDS_MAX)
+    except OutcomeUnknown as error:
+        return error.appended
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True
 
 
 def offset_ranges(offsets: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The words of the control socket, and where it lies.
 
 A request is msgpack `[VERSION, request id, name, records]`, its answer msgpack `[VERSION, request
-id, error, value]`, each one ZeroMQ frame. `error` is nil or `[class, message]`.
+id, error, value]`, each one ZeroMQ frame. `error` is nil or `[class, message, appended]`.
 
     name          records   value
     append        many      [[first offset, count], ...]: each record by itself, in this order
@@ -13,6 +13,7 @@ id, error, value]`, each one ZeroMQ frame. `error` is nil or `[class, message]`.
     stop          none      nil; the node then stops, and ends the connection when it has stopped
 
 An `append` may come with both: a value for the first records, and the error that met the rest.
+`appended` is true of an `OutcomeUnknown` when all of the rest is known to be in the log.
 
 1. Every field is checked before anything is done, and every size has a limit.
 2. Whoever may write to the directory may speak here: its mode is the only lock.
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgpack
 
 from replog import errors
-from replog.errors import ConfigError, ReplogError
+from replog.errors import ConfigError, OutcomeUnknown, ReplogError
 from replog.store.directory import CONTROL_SOCKET
 
 if TYPE_CHECKING:
@@ -131,7 +132,10 @@ def parse_request(data: bytes) -> Request:
 
 def pack_reply(request_id: int, error: Exception | None, value: object) -> bytes:
     """The bytes of an answer."""
-    packed = None if error is None else (type(error).__name__, str(error))
+    packed = None
+    if error is not None:
+        appended = isinstance(error, OutcomeUnknown) and error.appended
+        packed = (type(error).__name__, str(error), appended)
     data: bytes = msgpack.packb((VERSION, request_id, packed, value))
     return data
 
@@ -143,14 +147,16 @@ def parse_reply(data: bytes) -> tuple[int, ReplogError | None, Any]:
         raise ConfigError(f"the node answers in version {version!r}, which is not known here")
     if error is None:
         return request_id, None, value
-    if type(error) is not list or len(error) != 2:
+    if type(error) is not list or len(error) != 3:
         raise ConfigError("the node answers with an error that is none")
-    return request_id, _named_error(str(error[0]), str(error[1])), value
+    return request_id, _named_error(str(error[0]), str(error[1]), appended=error[2] is True), value
 
 
-def _named_error(name: str, message: str) -> ReplogError:
+def _named_error(name: str, message: str, *, appended: bool) -> ReplogError:
     """An error of the family by its class name; a `ReplogError` when it is not known here."""
     kind = getattr(errors, name, None)
+    if kind is OutcomeUnknown:
+        return OutcomeUnknown(message, appended=appended)
     if isinstance(kind, type) and issubclass(kind, ReplogError):
         try:
             return kind(message)

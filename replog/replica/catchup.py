@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from replog.errors import InvariantBroken
 from replog.replica.compaction import Compaction
-from replog.replica.effects import Stored
 from replog.replica.loads import Loads
 from replog.replica.receiving import Receiving
 from replog.replica.snapshots import Snapshots, Written
-from replog.snapshot import Snapshot, StateDigest, own_snapshot_id
+from replog.snapshot import NotKept, Snapshot, StateDigest, check_header, own_snapshot_id
 from replog.store.interface import StoredSnapshot
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from replog.agreement import Core, Message
     from replog.config import Limits
     from replog.replica.delivery import Delivery
-    from replog.replica.effects import Ticket
+    from replog.replica.effects import Stored, Ticket
     from replog.retention import Retention
     from replog.snapshot import Position
     from replog.store.interface import Batch, Restoration
@@ -86,8 +85,8 @@ class Catchup:
         """Up to here the disk knows what is delivered, or will with the batches issued."""
         self._readers = dict(restoration.readers)
         self._reader_changes: dict[str, int | None] = {}
-        self._reader_tickets: list[Ticket] = []
-        self._reader_issued: list[tuple[int, list[Ticket]]] = []
+        self.alarm = ""
+        """Empty, or why nothing is compacted."""
         self._install_batch: int | None = None
         """0: the write of the install is not in a batch yet."""
 
@@ -99,7 +98,7 @@ class Catchup:
 
     def seal(self, stored: StoredSnapshot, ticket: Ticket | None) -> None:
         """All pieces of this snapshot are on the disk: it becomes the newest, unless a newer one
-        has come meanwhile. Epoch and membership are filled in here."""
+        has come meanwhile. Epoch and membership are filled in here. Raises `NotKept`."""
         snapshot_id, snapshot = stored
         index = snapshot.index
         if index > self._delivery.index:
@@ -107,12 +106,14 @@ class Catchup:
         if index > self.snapshots.newest_index:
             epoch = self._core.epoch_at(index)
             snapshot = snapshot._replace(epoch=epoch, membership=self._membership)
+            check_header(snapshot)
         self.snapshots.seal(StoredSnapshot(snapshot_id, snapshot), ticket)
+        self.alarm = ""
         self._compaction.look_again()
 
     def seal_header(self, ticket: Ticket | None) -> None:
         """A snapshot of the log alone, as of now. Where a machine's is wanted, and of an empty log,
-        the ticket gets the newest there is instead, or None."""
+        the ticket gets the newest there is instead, or None. Raises `NotKept`."""
         if self._with_state or not self._delivery.index:
             self.snapshots.tell_newest(ticket)
             return
@@ -121,17 +122,23 @@ class Catchup:
         snapshot = Snapshot(position, epoch, self._membership, 0, 0, digest)
         self.seal(StoredSnapshot(own_snapshot_id(position.index), snapshot), ticket)
 
+    def begin_reader(self, name: str) -> int:
+        """What a named reader reads first: from this moment on it is kept for it."""
+        if name not in self._readers:
+            self._compaction.reader_begins()
+            self._readers[name] = self.first_offset
+        return self._readers[name]
+
     def acknowledge(self, name: str, offset: int | None, ticket: Ticket) -> None:
         """A named reader needs nothing below this offset any more; None: it is no more."""
         if offset is None:
             self._readers.pop(name, None)
         else:
-            if name not in self._readers:
-                self._compaction.reader_begins()
+            self.begin_reader(name)
             self._readers[name] = offset
         self._compaction.look_again()
         self._reader_changes[name] = offset
-        self._reader_tickets.append(ticket)
+        self.snapshots.tell(ticket, None)
 
     @property
     def position(self) -> Position:
@@ -145,10 +152,7 @@ class Catchup:
 
     def drain(self) -> list[Ticket]:
         """At the end: the tickets of what is not known to be on the disk."""
-        tickets = self.snapshots.drain() + self._reader_tickets
-        for _, issued in self._reader_issued:
-            tickets += issued
-        return tickets
+        return self.snapshots.drain()
 
     # -- the course of a step ------------------------------------------------------------------
 
@@ -179,7 +183,15 @@ class Catchup:
         self._compaction.look(now, wall_ms, min(bounds), needed_offset)
         lets_go = self.snapshots.newest_index >= self._compaction.target_index
         if self._compaction.has_step and not lets_go and not self.is_installing:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """A header that lets go what may go."""
+        try:
             self.seal_header(None)
+        except NotKept as error:
+            self._compaction.give_up()
+            self.alarm = f"nothing is compacted: {error}"
 
     @property
     def wants_batch(self) -> bool:
@@ -187,7 +199,6 @@ class Catchup:
         return bool(
             self.snapshots.has_changes
             or self._reader_changes
-            or self._reader_tickets
             or (self._compaction.has_step and not self.is_installing)
         )
 
@@ -208,8 +219,6 @@ class Catchup:
             self._core.compacted(compact_to)
         changes = self.snapshots.take_changes(batch_id)
         readers, self._reader_changes = self._reader_changes, {}
-        self._reader_issued.append((batch_id, self._reader_tickets))
-        self._reader_tickets = []
         return batch._replace(
             dropped_snapshots=changes.dropped,
             pieces=changes.pieces,
@@ -254,8 +263,6 @@ class Catchup:
                 self.receiving.written(now, stored.ticket.transfer)
             else:
                 told.append(stored)
-        while self._reader_issued and self._reader_issued[0][0] <= batch_id:
-            told += [Stored(ticket, None) for ticket in self._reader_issued.pop(0)[1]]
         installed = None
         if self._install_batch and self._install_batch <= batch_id:
             self._install_batch = None

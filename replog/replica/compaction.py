@@ -123,6 +123,11 @@ class Compaction:
         self._step_under_way = batch_id
         return self.base_index
 
+    def give_up(self) -> None:
+        """Nothing more may go: the next look finds out again."""
+        self.target_index = self.base_index
+        self.first_offset = self._told_offset
+
     def durable(self, batch_id: int) -> None:
         """Every batch up to this id is on the disk."""
         if self._step_under_way <= batch_id:

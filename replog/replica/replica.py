@@ -477,7 +477,9 @@ class Replica:
             members=sorted(self._membership.voters),
             pending_records=self._origin.pending_records,
             drops=self.faults + drops + Counter({"disk too slow": self._outbox.lost_count}),
-            alarm="; ".join(filter(None, (self._comparison.alarm, self.machines.alarm))),
+            alarm="; ".join(
+                filter(None, (self._comparison.alarm, self.machines.alarm, self.catchup.alarm))
+            ),
             snapshot=self.catchup.snapshots.status(),
             transfer=self.catchup.receiving.status(),
             readers=self.catchup.readers,

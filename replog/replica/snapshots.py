@@ -129,7 +129,7 @@ class Snapshots:
         """Write one piece; the ticket comes back once it is on the disk."""
         self._pieces.append(piece)
         if ticket is not None:
-            self._tickets.append(Stored(ticket, None))
+            self.tell(ticket, None)
 
     def drop(self, snapshot_id: int) -> None:
         """Remove what there is of a snapshot that is not whole."""
@@ -150,8 +150,11 @@ class Snapshots:
     def tell_newest(self, ticket: Ticket | None) -> None:
         """The ticket comes back with what is the newest by now, once that is on the disk."""
         if ticket is not None:
-            newest = self.newest.snapshot if self.newest is not None else None
-            self._tickets.append(Stored(ticket, newest))
+            self.tell(ticket, self.newest.snapshot if self.newest is not None else None)
+
+    def tell(self, ticket: Ticket, result: object) -> None:
+        """The ticket comes back with this, once all that is to be written by now is on the disk."""
+        self._tickets.append(Stored(ticket, result))
 
     def installs(self, stored: StoredSnapshot) -> None:
         """A write of the next batch makes this one whole, and the base of the log."""

@@ -30,9 +30,11 @@ from replog.agreement import EntryRef, Restored
 from replog.entry import Epoch, check_node_id
 from replog.errors import ConfigError, Corruption, InvariantBroken, StoreError, WrongStore
 from replog.membership import BACKUP_CLUSTER_ID, Membership, cluster_id
+from replog.snapshot import check_header
 from replog.store import layout
 from replog.store.directory import (
     DATA_FILE,
+    MARKER_FILE,
     DataFile,
     mark,
     prepare,
@@ -207,17 +209,23 @@ def _copy(
     """Rule 5. `holds` says what the directory holds then, for people."""
     source, directory = Path(reader.file).parent, Path(os.path.realpath(target))
     try:
-        aside = _make_place(source, directory)
+        aside = _find_place(source, directory)
         try:
+            aside.mkdir(mode=0o700)
             with _measured(source, aside / DATA_FILE, progress):
                 reader.copy_to(aside)
             copied = _give(aside, owner, reader.map_bytes)
             if verify:
                 _verify(aside, source, progress)
             (aside / DATA_FILE).rename(directory / DATA_FILE)
+            mark(directory, holds)
+        except BaseException:
+            # Nothing half made stays: the directory is as empty as it was found.
+            for name in (DATA_FILE, MARKER_FILE):
+                (directory / name).unlink(missing_ok=True)
+            raise
         finally:
-            shutil.rmtree(aside)
-        mark(directory, holds)
+            shutil.rmtree(aside, ignore_errors=True)
     except LMDB_DAMAGE as error:
         raise Corruption(f"{reader.file} is damaged: {error}") from error
     except (OSError, lmdb.Error) as error:
@@ -225,17 +233,15 @@ def _copy(
     return copied
 
 
-def _make_place(source: Path, directory: Path) -> Path:
-    """Where the copy is made, in a directory that holds nothing else."""
+def _find_place(source: Path, directory: Path) -> Path:
+    """Where to make the copy, in a directory that holds nothing else."""
     if directory.is_relative_to(source):
         raise ConfigError(f"{directory} lies in {source}, which is to be copied")
     found = sorted(directory.iterdir()) if directory.is_dir() else []
     if found:
         raise WrongStore(f"{directory} holds {found[0].name!r}: name an empty or a new directory")
     prepare(directory)
-    aside = directory / UNFINISHED
-    aside.mkdir(mode=0o700)
-    return aside
+    return directory / UNFINISHED
 
 
 @contextmanager
@@ -302,6 +308,7 @@ def _rewrite(file: str, txn: Transaction, tables: Tables, owner: _Owner) -> Copi
         numbers.append(layout.parse_epoch(file, key, value)[1].number)
     if snapshot is not None:
         header = snapshot.snapshot._replace(membership=owner.era.membership)
+        check_header(header)
         numbers.append(header.epoch.number)
         txn.put(
             *layout.pack_snapshot(snapshot._replace(snapshot=header)), db=tables[layout.SNAPSHOTS]

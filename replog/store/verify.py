@@ -394,7 +394,12 @@ def verify_in_child(path: str | os.PathLike[str], progress: Progress | None = No
     }
     command = [sys.executable, "-P", "-m", "replog.store.verify", root]
     with subprocess.Popen(  # noqa: S603 - this very file
-        command, stdout=subprocess.PIPE, env=environment, text=True
+        # Out of reach of the terminal's Ctrl-C: this process has it, and ends that one.
+        command,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+        process_group=0,
     ) as child:
         try:
             for line in child.stdout or ():

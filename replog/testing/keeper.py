@@ -150,12 +150,13 @@ class Keeper:
 
         def say(replica: Replica, _: int) -> None:
             catchup = replica.catchup
-            offset: int | None = catchup.readers.get(name)
-            if offset is None:
-                offset = catchup.first_offset
+            offset: int | None
+            if name not in catchup.readers:
+                offset = catchup.begin_reader(name)
             elif draw < FORGETS:
                 offset = None
             else:
+                offset = catchup.readers[name]
                 offset += int(draw * max(0, catchup.position.offset - offset))
             self._world.tally["words of readers"] += 1
             self._world.trace.record(self._node, "reader", name, offset)

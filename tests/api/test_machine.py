@@ -179,6 +179,9 @@ def test_a_log_feeds_one_machine(log: ReplicatedLog, listing: Listing) -> None:
     log.attach(listing)
     with pytest.raises(ConfigError, match="machine already"):
         log.attach(Listing())
+    for nothing in (None, 7, "apply"):
+        with pytest.raises(ConfigError, match=f"{nothing!r} is no machine: it has no `apply`"):
+            log.attach(nothing)  # type: ignore[type-var]
 
 
 def test_results_are_kept_for_nobody(log: ReplicatedLog, listing: Listing) -> None:

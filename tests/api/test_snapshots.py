@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -19,6 +21,7 @@ from replog import (
 )
 from replog.agreement import Agreement
 from replog.machines import KeyValue
+from replog.named_reader import NamedReader
 from tests.api.conftest import SECONDS
 
 Open = Callable[..., ReplicatedLog]
@@ -218,6 +221,75 @@ def test_a_reader_that_lags_beyond_its_bound_loses_the_log_and_is_told(reopen: O
     slow.ack(log.end_offset).result(SECONDS)
     offset = log.append(b"next").result(SECONDS)
     assert next(log.reader("slow")).offset == offset
+
+
+def test_what_a_new_reader_reads_first_is_never_compacted(reopen: Open) -> None:
+    log = reopen(retention=Retention(records_max=1))
+    over = threading.Event()
+
+    def feed() -> None:
+        while not over.is_set():
+            log.append(b"more").result(SECONDS)
+
+    writers = [threading.Thread(target=feed) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(100):
+            reader = log.reader("new")
+            for _ in range(20):
+                log.barrier().result(SECONDS)
+            assert log.first_offset <= reader.position
+            reader.forget().result(SECONDS)
+    finally:
+        over.set()
+        for writer in writers:
+            writer.join()
+    assert log.first_offset > 0
+
+
+def test_a_done_callback_may_make_a_reader(reopen: Open) -> None:
+    log = reopen(retention=Retention(records_max=5))
+    made: SimpleQueue[NamedReader] = SimpleQueue()
+    log.append(b"one").add_done_callback(lambda _: made.put(log.reader("billing")))
+    assert next(made.get(timeout=SECONDS)).data == b"one"
+    log.barrier().result(SECONDS)
+    assert log.status().readers == {"billing": 0}
+
+
+@pytest.mark.parametrize("machine", [KeyValue, None])
+def test_a_snapshot_whose_header_is_too_large_fails_alone(
+    reopen: Open, monkeypatch: pytest.MonkeyPatch, machine: type[KeyValue] | None
+) -> None:
+    log = reopen()
+    if machine is not None:
+        log.attach(machine())
+    put(log, 0, 3)
+    with monkeypatch.context() as changed:
+        changed.setattr("replog.snapshot.HEADER_BYTES_MAX", 20)
+        with pytest.raises(replog.ReplogError, match=r"cannot be kept: a header of \d+ bytes, 20"):
+            log.snapshot().result(SECONDS)
+        put(log, 3, 6)
+    assert log.status().snapshot is None
+    log = reopen()
+    assert log.end_offset == 6
+    kept = log.snapshot().result(SECONDS)
+    assert kept is not None
+    assert kept.position.offset == 6
+
+
+def test_a_log_that_no_header_stands_for_is_kept_and_says_so(
+    reopen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = reopen(retention=Retention(records_max=5))
+    with monkeypatch.context() as changed:
+        changed.setattr("replog.snapshot.HEADER_BYTES_MAX", 20)
+        grow_until(log, lambda: "nothing is compacted: " in log.status().alarm)
+        put(log, 0, 20)
+        assert log.first_offset == 0
+        assert next(log.read()).offset == 0
+    grow_until(log, lambda: log.first_offset > 0)
+    assert log.status().alarm == ""
 
 
 def test_a_machine_of_a_laggard_goes_on_from_anothers_snapshot(cluster) -> None:

@@ -37,6 +37,7 @@ def test_lines_go_through_the_running_node(run: Run, tmp_path: Path, agreement: 
         "first_offset": 1,
         "last_offset": 4,
         "refused": 0,
+        "unplaced": 0,
         "unknown": 0,
     }
 

@@ -17,6 +17,7 @@ import zmq
 import replog
 from raftlog import Raft
 from replog import Limits, ReplicatedLog
+from replog.cli.append import Tally
 from replog.control import ControlClient, ControlServer, NodeNotRunning, NodeSilent, Reply, words
 from replog.control.server import OPEN_BYTES_MAX, offset_ranges
 from replog.errors import (
@@ -253,6 +254,36 @@ def test_closing_the_server_answers_what_is_open(tmp_path: Path) -> None:
         # One of the two is in flight: of both together no more can be said.
         assert isinstance(replies[0].error, OutcomeUnknown)
         assert isinstance(replies[1].error, Closed)
+
+
+@pytest.mark.parametrize("all_appended", [True, False])
+def test_what_is_known_to_be_in_the_log_is_told(tmp_path: Path, all_appended: bool) -> None:
+    skipped = OutcomeUnknown("a snapshot stands for it", appended=True)
+    with held(tmp_path / "n1") as (log, _, client):
+        tally = Tally(
+            submitted=4, counts={client.submit(words.APPEND, [b"a", b"b", b"c", b"d"]): 4}
+        )
+        wait_until(lambda: len(log.pendings) == 4)
+        resolve(log.pendings[0], 7)
+        fail_all(log.pendings[1:2], skipped)
+        fail_all(log.pendings[2:3], skipped if all_appended else OutcomeUnknown("in flight"))
+        resolve(log.pendings[3], 10)
+        tally.take(client, wait=True)
+    assert isinstance(tally.error, OutcomeUnknown)
+    assert tally.error.appended is all_appended
+    known = (tally.records, tally.unplaced, tally.refused, tally.unknown)
+    assert known == ((1, 3, 0, 0) if all_appended else (1, 0, 0, 3))
+    assert ("; 3 are in the log at offsets that are not known" in tally.text()) is all_appended
+
+
+def test_a_run_that_is_known_to_be_in_the_log_is_told_so(tmp_path: Path) -> None:
+    with held(tmp_path / "n1") as (log, _, client):
+        client.submit(words.APPEND_MANY, [b"a", b"b"])
+        wait_until(lambda: bool(log.pendings))
+        fail_all(log.pendings, OutcomeUnknown("a snapshot stands for it", appended=True))
+        (reply,) = client.replies(10_000)
+        assert isinstance(reply.error, OutcomeUnknown)
+        assert reply.error.appended
 
 
 # --- bounds and bad requests ----------------------------------------------------------------------

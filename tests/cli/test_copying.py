@@ -15,6 +15,7 @@ import replog
 from replog.cli.progress import LateBar
 from replog.control import ControlClient
 from replog.machines import KeyValue
+from replog.store import copying
 from tests.cli.conftest import SECONDS, Run, make_compacted, make_log, make_member, state_at
 from tests.cli.test_node import next_event, running
 from tests.each_agreement import make_agreement
@@ -123,6 +124,35 @@ def test_wrong_usage(run: Run, tmp_path: Path) -> None:
         assert result.exit_code == 2, result.output
         assert says in result.stderr
         assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("place", ["mkdir", "_give", "_verify", "mark"])
+def test_what_is_cut_short_leaves_an_empty_directory_for_another_try(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: BaseException,
+) -> None:
+    taken = tmp_path / "taken"
+    assert run("backup", make_log(tmp_path / "n1", b"one"), taken).exit_code == 0
+    owner = Path if place == "mkdir" else copying
+    whole: Any = getattr(owner, place)
+
+    def cut_short(*arguments: Any, **settings: Any) -> None:
+        whole(*arguments, **settings)
+        raise error
+
+    for command, source in (("backup", tmp_path / "n1"), ("restore", taken)):
+        target = tmp_path / command
+        target.mkdir()
+        with monkeypatch.context() as changed:
+            changed.setattr(owner, place, cut_short)
+            result = run(command, source, target)
+        assert (result.exit_code, result.stdout) == (1 if isinstance(error, OSError) else 130, "")
+        assert list(target.iterdir()) == []
+        assert run(command, source, target).exit_code == 0
 
 
 def test_what_goes_on_is_told_and_a_bar_comes_only_when_it_lasts(

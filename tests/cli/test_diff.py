@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from replog.cli.diff import first_difference
+from replog.log_reader import LogReader
 from replog.store.interface import Batch, StoredSnapshot
 from tests.api.conftest import MEMBERS, Cluster
 from tests.cli.conftest import SECONDS, Run, make_log
@@ -25,6 +28,8 @@ from tests.store.author import (
     snapshot_at,
 )
 from transport.loopback import LoopbackNetwork
+
+ROOT = Path(__file__).parents[2]
 
 
 def store(directory: Path, data: list[bytes], beyond: int = 0, **changes: object) -> Path:
@@ -245,6 +250,29 @@ def test_a_difference_where_one_log_is_compacted_is_said_to_lie_there(
     assert fields["common_entries"] == 0
     text = run("diff", second, first).stdout
     assert text == "different: in entry 9 or before it, where one of them is compacted\n"
+
+
+def test_an_entry_that_is_compacted_while_it_is_looked_at_is_said_to_lie_there(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = entries(20)
+    other[11] = run_entry("n1", 8, 0, [b"other"])
+    first = store(tmp_path / "n1", entries(20))
+    second = cut(store(tmp_path / "n2", other), 9)
+    read = LogReader.stored_entries
+    compacted: list[object] = []
+
+    def compact_and_read(reader: LogReader, start: int, stop: int) -> Any:
+        if not compacted:
+            lines = f"from tests.cli.test_diff import *; cut(Path({str(second)!r}), 15)"
+            compacted.append(subprocess.run([sys.executable, "-c", lines], cwd=ROOT, check=True))
+        return read(reader, start, stop)
+
+    monkeypatch.setattr(LogReader, "stored_entries", compact_and_read)
+    fields = differing(run, first, second)
+    assert compacted
+    assert fields["compacted"] == [0, 15]
+    assert fields["difference"] == {"index": None, "at_or_below": 15, "entries": []}
 
 
 def test_logs_that_do_not_meet_cannot_be_compared(run: Run, tmp_path: Path) -> None:

@@ -64,3 +64,25 @@ def test_without_the_extra_it_says_how_to_install_it(package: str) -> None:
     assert shown.returncode == 2
     assert f"needs the package {package!r}" in shown.stderr
     assert "pip install 'replog[cli]'" in shown.stderr
+
+
+def test_ctrl_c_while_it_is_loaded_ends_it_as_it_ends_a_command() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'replog.cli.commands':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from replog.cli import main\n"
+        "main()\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (shown.returncode, shown.stdout, shown.stderr) == (130, "", "")

@@ -9,16 +9,25 @@ import pytest
 from replog.errors import Closed, ConfigError, OffsetOutOfRange
 from replog.named_reader import READERS_MAX, NamedReader, Readers
 from replog.pending import Pending, fail_all, resolve
+from replog.reading import DeliveredLog
 from tests.node.stand_in import SECONDS, StandIn
 
 
 class Disk:
     """Takes the rows of readers, and is done with them when a test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: DeliveredLog) -> None:
+        self.log = log
         self.rows: list[tuple[str, int | None]] = []
         self.pendings: list[Pending[None]] = []
         self.closed = False
+
+    def begin(self, name: str) -> Pending[int]:
+        if self.closed:
+            raise Closed("the log is closed")
+        chosen: Pending[int] = Pending()
+        resolve(chosen, self.log.first_offset)
+        return chosen
 
     def write(self, name: str, offset: int | None) -> Pending[None]:
         if self.closed:
@@ -45,11 +54,6 @@ class Disk:
 
 
 @pytest.fixture
-def disk() -> Disk:
-    return Disk()
-
-
-@pytest.fixture
 def node() -> StandIn:
     node = StandIn()
     node.grow([b"%d" % number for number in range(10)])
@@ -57,8 +61,13 @@ def node() -> StandIn:
 
 
 @pytest.fixture
+def disk(node: StandIn) -> Disk:
+    return Disk(node.log)
+
+
+@pytest.fixture
 def readers(node: StandIn, disk: Disk) -> Readers:
-    return Readers({}, node.log, disk.write)
+    return Readers({}, node.log, disk.begin, disk.write)
 
 
 def test_a_reader_begins_at_the_start_and_is_kept_from_its_first_use(
@@ -84,7 +93,7 @@ def test_a_reader_begins_where_it_has_acknowledged(
     disk.sync()
     saved.result(SECONDS)
     assert next(reader).data == b"0"  # its own iteration goes on
-    again = Readers(disk.durable(), node.log, disk.write).open("billing")
+    again = Readers(disk.durable(), node.log, disk.begin, disk.write).open("billing")
     assert again.position == 4
     assert next(again).data == b"4"
     assert readers.open("billing").position == 4
@@ -106,6 +115,36 @@ def test_the_first_use_on_a_compacted_log_begins_at_what_is_left(
     node.compact(1)
     assert next(readers.open("late")).data == b"10"
     assert disk.rows == [("late", 10)]
+
+
+def test_where_a_new_reader_begins_is_chosen_by_who_compacts(node: StandIn, disk: Disk) -> None:
+    chosen: Pending[int] = Pending()
+    resolve(chosen, 7)
+    readers = Readers({}, node.log, lambda _: chosen, disk.write)
+    assert node.log.first_offset == 0
+    assert readers.open("billing").position == 7
+    assert disk.rows == [("billing", 7)]
+
+
+def test_one_too_many_is_not_kept_the_log_for(readers: Readers, disk: Disk) -> None:
+    for number in range(READERS_MAX):
+        readers.open(f"r{number}")
+    with pytest.raises(ConfigError, match="one too many"):
+        readers.open("r64")
+    assert disk.rows[-1] == ("r64", None)
+
+
+def test_what_waits_when_its_reader_is_forgotten_is_done_with_that(
+    readers: Readers, disk: Disk
+) -> None:
+    reader = readers.open("billing")
+    waiting, forgotten = reader.ack(5), reader.forget()
+    assert disk.rows == [("billing", 0), ("billing", None)]
+    assert not waiting.done()
+    disk.sync()
+    waiting.result(SECONDS)
+    forgotten.result(SECONDS)
+    assert disk.rows == [("billing", 0), ("billing", None)]
 
 
 def test_a_reader_left_behind_is_told_and_goes_on_when_it_says_so(

@@ -10,7 +10,7 @@ import pytest
 
 from replog.entry import parse_entry
 from replog.errors import Corruption, InvariantBroken, OffsetOutOfRange
-from replog.reading import Follower
+from replog.reading import Follower, read_range
 from replog.store.interface import Position, ProducerRow
 from tests.node.stand_in import SECONDS, StandIn
 from tests.store.author import deliver, run_entry
@@ -53,6 +53,34 @@ def test_a_log_of_which_nothing_is_left_says_where_it_goes_on(node: StandIn) -> 
     follower = Follower(node.log, 6)
     node.grow([b"6"])
     assert next(follower).data == b"6"
+
+
+def test_without_a_start_a_read_begins_with_what_is_left_by_then(node: StandIn) -> None:
+    bounds, read = node.log.bounds, node.log.records
+    whole, part = read_range(bounds, read, None, None), read_range(bounds, read, None, 5)
+    short, stated = read_range(bounds, read, None, 1), read_range(bounds, read, 0, None)
+    node.compact(1)
+    node.grow([b"6"])
+    assert data(whole) == [b"2", b"3", b"4", b"5", b"6"]
+    assert data(part) == [b"2", b"3", b"4"]
+    for lost in (short, stated):
+        with pytest.raises(OffsetOutOfRange, match=r"holds offsets 2 to 6"):
+            next(lost)
+
+
+def test_a_follower_without_a_start_begins_with_what_is_left_by_then(node: StandIn) -> None:
+    follower, stated = Follower(node.log, 0, stated=False), Follower(node.log, 0)
+    node.compact(4)
+    node.grow([b"6"])
+    assert next(follower).data == b"6"
+    with pytest.raises(OffsetOutOfRange):
+        next(stated)
+    node.grow([b"7"])
+    node.seal_header()
+    node.compact(6)
+    node.grow([b"8"])
+    with pytest.raises(OffsetOutOfRange):
+        next(follower)  # it has begun: what goes now is missed
 
 
 def test_a_read_that_compaction_overtakes_ends_with_what_is_left(

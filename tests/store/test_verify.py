@@ -32,6 +32,7 @@ from tests.store.author import (
     fill_with_gaps,
     noop,
     open_store,
+    printed,
     program,
     put,
     rows_of,
@@ -471,6 +472,19 @@ def children() -> set[str]:
     """Process ids of this process's children, the unreaped ones included."""
     lists = Path("/proc/self/task").glob("*/children")
     return {child for one in lists for child in one.read_text().split()}
+
+
+INTERRUPT_ALL = """
+import os, signal, sys
+from replog.store.verify import verify_in_child
+os.setpgid(0, 0)
+signal.signal(signal.SIGINT, lambda *_: None)
+print(verify_in_child(sys.argv[1], lambda *_: os.killpg(0, signal.SIGINT)).faults)
+"""
+
+
+def test_an_interrupt_of_the_terminal_does_not_reach_the_verifier(filled: Path):
+    assert printed(INTERRUPT_ALL, filled) == "()\n"
 
 
 def test_an_interrupted_verification_leaves_no_child_behind(filled: Path):

@@ -13,6 +13,8 @@ ARGS      ?=
 INPUT     ?=
 AGREEMENT ?=
 SECONDS   ?= 60
+ROUNDS    ?= 20
+PROCESSES ?= 2
 SEEDS     ?= 2000
 STATES    ?= 1000000
 BOTH      := raft paxos
@@ -20,7 +22,7 @@ BOTH      := raft paxos
 TYPED := replog raftlog paxoslog transport tests .ci/check_wheel.py $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types fix chaos nemesis simulate explore connectivity planted bench clean
+.PHONY: help demo test check lint types fix chaos nemesis rounds simulate explore connectivity planted bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,8 +30,8 @@ help: ## list the targets
 demo: $(INSTALLED) ## a cluster on this machine loses its leader and nothing else; INPUT=file AGREEMENT=raft ARGS=
 	@$(BIN)/replog demo $(if $(INPUT),--input '$(INPUT)') $(if $(AGREEMENT),--agreement '$(AGREEMENT)') $(ARGS)
 
-test: $(INSTALLED) ## run the tests; ARGS='-k store -x'
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(INSTALLED) ## run the tests; ARGS='-k store -x', PROCESSES=0 for all in one
+	$(BIN)/python -m pytest -q --numprocesses=$(PROCESSES) --dist=loadgroup $(ARGS)
 
 check: lint types ## all that is checked without running the code
 
@@ -51,6 +53,10 @@ chaos: $(INSTALLED) ## torment a cluster of real processes; SECONDS=60 AGREEMENT
 nemesis: $(INSTALLED) ## the same with cut links and failing disks as well; SECONDS=60 AGREEMENT=raft
 	$(BIN)/python -m pytest tests/cluster/test_nemesis.py -s --nemesis-seconds=$(SECONDS) \
 	    --timeout=$$(($(SECONDS) + 180)) $(if $(AGREEMENT),--agreement='$(AGREEMENT)') $(ARGS)
+
+rounds: $(INSTALLED) ## leave killed nodes behind what the others drop; ROUNDS=20 AGREEMENT=raft
+	$(BIN)/python -m pytest tests/cluster/test_snapshot_rounds.py -s --snapshot-rounds=$(ROUNDS) \
+	    --timeout=$$((15 * $(ROUNDS) + 120)) $(if $(AGREEMENT),--agreement='$(AGREEMENT)') $(ARGS)
 
 simulate: $(INSTALLED) ## run the simulator on many seeds; SEEDS=2000 AGREEMENT=raft, else both
 	set -e; for agreement in $(or $(AGREEMENT),$(BOTH)); do \

@@ -156,6 +156,8 @@ def under_load(leader: Child, act: Callable[[], object]) -> dict[str, Any]:
 
 def keep(cluster: Cluster, end: int) -> None:
     """Every node that runs keeps the state of its machine and drops the log up to this offset."""
+    # A snapshot stands for what the machine has taken: a follower's may be behind the leader's.
+    wait_until(cluster, cluster.nodes, lambda seen: seen["count"] >= end)
     for child in cluster.nodes.values():
         child.tell({"command": "snapshot"})
     for child in cluster.nodes.values():

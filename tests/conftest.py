@@ -38,6 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the seed of the nemesis's choices (default: another each time, printed)",
     )
     group.addoption(
+        "--snapshot-rounds",
+        type=int,
+        default=10,
+        help="how many rounds of snapshots, compaction and kill -9 under each agreement (default: 10)",
+    )
+    group.addoption(
         "--agreement",
         default="",
         help="run tests of clusters under this agreement only (default: under each)",

@@ -37,6 +37,9 @@ RECORDS_MIN = 6 * REQUESTS_OPEN_MAX * RECORDS_PER_REQUEST
 """With fewer there is no middle in which to kill."""
 KILL_AT = 0.40
 """The part of all records at which the leader is killed."""
+HELD_BACK = 0.50
+"""The part of its records that no node submits before the leader is killed: else nothing may be
+left to be appended after it."""
 RESTART_AFTER = 0.20
 """The part of all records that the others append before it is restarted."""
 LEAD_RECORDS_MAX = 2 * REQUESTS_OPEN_MAX * RECORDS_PER_REQUEST
@@ -123,6 +126,7 @@ class Story:
             for place, name in enumerate(cluster.members)
         }
         self._is_down = ""
+        self._holds_back = True
 
     def run(self, root: Path) -> bool:
         """The whole story; whether everything held. Raises `ClusterFailed`."""
@@ -171,6 +175,7 @@ class Story:
     def _kill_the_leader(self) -> Takeover:
         victim = self._cluster[self._cluster.leader().name]
         feeder = self._feeders[victim.name]
+        self._holds_back = False
         # In the middle of its stream, not between two requests.
         for _ in range(REQUESTS_OPEN_MAX):
             feeder.submit()
@@ -330,7 +335,10 @@ class Story:
         for feeder in feeding:
             if feeder.client is not None and feeder.client.ended:
                 raise ClusterFailed(self._cluster[feeder.node].said("has gone away"))
-            feeder.turn(slowest + LEAD_RECORDS_MAX)
+            limit = slowest + LEAD_RECORDS_MAX
+            if self._holds_back:
+                limit = min(limit, int((feeder.total or 0) * (1 - HELD_BACK)))
+            feeder.turn(limit)
         self._stage.update([self._row(member) for member in self._cluster])
         wait_for_any([f.client for f in feeding if f.client is not None], TURN_MS)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from replog.errors import InvariantBroken
-from replog.replica.compaction import Compaction
+from replog.replica.compaction import Compaction, Needed
 from replog.replica.loads import Loads
 from replog.replica.receiving import Receiving
 from replog.replica.snapshots import Snapshots, Written
@@ -159,12 +159,11 @@ class Catchup:
     @property
     def deadline(self) -> int | None:
         """When `turn` is due."""
-        deadlines = (
-            self.snapshots.deadline,
-            self.receiving.deadline,
-            self._compaction.deadline,
-        )
-        return min([due for due in deadlines if due is not None], default=None)
+        due = self._compaction.deadline
+        for other in (self.snapshots.deadline, self.receiving.deadline):
+            if other is not None and (due is None or other < due):
+                due = other
+        return due
 
     def delivered(self, now: int, records: int, size: int) -> None:
         """One more entry is delivered."""
@@ -174,16 +173,20 @@ class Catchup:
         """Whatever is due."""
         self.snapshots.let_go(now)
         self.receiving.ask_again(now, self._delivery.index)
+        self._compaction.look(now, wall_ms, self._needed)
+        if self._compaction.has_step and not self.is_installing:
+            lets_go = self.snapshots.newest_index >= self._compaction.target_index
+            if not lets_go:
+                self._let_go()
+
+    def _needed(self) -> Needed:
+        """What compaction must leave."""
         bounds = [self._written_index]
         if self._with_state:
             bounds.append(self.snapshots.newest_state_index)
         if self.snapshots.pinned_index is not None:
             bounds.append(self.snapshots.pinned_index)
-        needed_offset = min(self._readers.values(), default=None)
-        self._compaction.look(now, wall_ms, min(bounds), needed_offset)
-        lets_go = self.snapshots.newest_index >= self._compaction.target_index
-        if self._compaction.has_step and not lets_go and not self.is_installing:
-            self._let_go()
+        return Needed(min(bounds), min(self._readers.values(), default=None))
 
     def _let_go(self) -> None:
         """A header that lets go what may go."""

@@ -10,11 +10,13 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from replog.replica.effects import LoadDroppable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replog.replica.loads import Loads
     from replog.retention import Droppable, Retention
     from replog.snapshot import Base
@@ -25,6 +27,15 @@ CHECK_MS = 1000
 """So long after it has grown, at the latest, a log is looked at."""
 CHECKS_PER_BOUND = 8
 """It is looked at sooner when it has grown by this part of a bound: an eighth."""
+
+
+class Needed(NamedTuple):
+    """What of the log must stay, whatever the retention says."""
+
+    index_max: int
+    """What is above."""
+    offset: int | None
+    """From here on, for some reader."""
 
 
 class Compaction:
@@ -73,11 +84,8 @@ class Compaction:
         """More may go than before: a reader needs less, or a newer snapshot stands for more."""
         self._more_may_go = self._retention is not None
 
-    def look(
-        self, now: int, wall_ms: int, index_max: int, needed_offset: int | None = None
-    ) -> None:
-        """Find out what may go, if it is time; not above `index_max`, nor what some reader needs
-        from `needed_offset` on."""
+    def look(self, now: int, wall_ms: int, needed: Callable[[], Needed]) -> None:
+        """Find out what may go, if it is time: then `needed` is asked what must stay."""
         retention = self._retention
         if self._more_may_go and self.deadline is None:
             self.deadline = now + CHECK_MS
@@ -88,7 +96,10 @@ class Compaction:
         # What made it grow may not be on the disk yet: a look that came early is not the last one.
         once_more = self._grown or retention.age_ms_max is not None
         self.deadline = now + CHECK_MS if once_more else None
-        if self._looking or index_max <= self.base_index:
+        if self._looking:
+            return
+        index_max, needed_offset = needed()
+        if index_max <= self.base_index:
             return
         self._grown = False
         self._bytes_since = self._records_since = 0

@@ -229,7 +229,7 @@ class Snapshots:
     @property
     def deadline(self) -> int | None:
         """When `let_go` is due."""
-        return min([pin.until for pin in self._pins.values()], default=None)
+        return min([pin.until for pin in self._pins.values()]) if self._pins else None
 
     def let_go(self, now: int) -> None:
         """Drop what nobody needs any more. A snapshot that is on its way to the disk replaces

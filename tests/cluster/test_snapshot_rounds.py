@@ -1,4 +1,4 @@
-"""Twenty rounds of kill -9 in a cluster of real processes that drops its log behind snapshots.
+"""Rounds of kill -9 in a cluster of real processes that drops its log behind snapshots.
 
 n1 keeps its whole log, and waits so long before it campaigns that the others lead: what they say is
 compared with a replay of that log. In each round one of the others is killed and left behind what
@@ -21,7 +21,6 @@ from replog.failpoints import SNAPSHOT_POINTS, VARIABLE
 from replog.log_reader import LogReader
 from replog.machines import KeyValue
 
-ROUNDS = 20
 KEPT_RECORDS = 20
 VALUE_BYTES = 4000
 """So that a state is two pieces of 1 MiB in the end."""
@@ -122,13 +121,14 @@ def machine_at_stop(member: Member) -> tuple[int, bytes]:
 
 
 @pytest.mark.timeout(400)
-def test_twenty_rounds_lose_nothing_and_every_machine_agrees(
-    forgetful_cluster: LocalCluster,
+def test_rounds_lose_nothing_and_every_machine_agrees(
+    forgetful_cluster: LocalCluster, request: pytest.FixtureRequest
 ) -> None:
+    count = request.config.getoption("--snapshot-rounds")
     cluster = forgetful_cluster
     rounds = Rounds(cluster)
     points = itertools.cycle(SNAPSHOT_POINTS)
-    for number in range(ROUNDS):
+    for number in range(count):
         laggard, other = cluster["n2"], cluster["n3"]
         if number % 2:
             laggard, other = other, laggard
@@ -147,4 +147,4 @@ def test_twenty_rounds_lose_nothing_and_every_machine_agrees(
     assert {machine_at_stop(member) for member in cluster} == {(end, replayed.digest())}
     assert all(records[offset].data == data for offset, data in rounds.acknowledged.items())
     assert len({record.data for record in records}) == len(records), "a record is there twice"
-    assert len(rounds.acknowledged) > 20 * ROUNDS
+    assert len(rounds.acknowledged) > 20 * count

@@ -12,7 +12,7 @@ from replog.errors import PeerFault
 from replog.membership import Membership
 from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
 from replog.quorum import majorities
-from replog.replica.compaction import CHECK_MS, ENTRIES_PER_STEP_MAX, Compaction
+from replog.replica.compaction import CHECK_MS, ENTRIES_PER_STEP_MAX, Compaction, Needed
 from replog.replica.effects import LoadDigest, LoadDroppable, LoadPart, PartOfPiece
 from replog.replica.loads import Loads
 from replog.replica.receiving import SILENCES_MAX, Receiving
@@ -395,7 +395,7 @@ def test_a_snapshot_that_came_too_late_is_dropped() -> None:
 
 
 def look(compaction: Compaction, loads: Loads, now: int, index_max: int) -> LoadDroppable | None:
-    compaction.look(now, 0, index_max)
+    compaction.look(now, 0, lambda: Needed(index_max, None))
     found = loads.take()
     if not found:
         return None

@@ -9,7 +9,7 @@ from raftlog.messages import Heartbeat, HeartbeatReply
 from replog.agreement import Restored
 from replog.entry import Epoch
 from replog.messages import ReadAnswer, ReadRequest
-from replog.replica.compaction import Compaction
+from replog.replica.compaction import Compaction, Needed
 from replog.replica.effects import LoadDroppable
 from replog.replica.loads import Loads
 from replog.replica.reads import Reads
@@ -64,13 +64,13 @@ def test_a_named_reader_that_begins_while_the_log_is_looked_at_keeps_what_it_nee
     loads = Loads()
     compaction = Compaction(Retention(records_max=1), NO_BASE, loads)
     compaction.delivered(0, 10, 1000)
-    compaction.look(0, 0, 10)
+    compaction.look(0, 0, lambda: Needed(10, None))
     ((load_id, _),) = loads.take()
     compaction.reader_begins()
     loads.answer(0, load_id, Droppable(9, 9))
     assert not compaction.has_step
     assert compaction.first_offset == 0
-    compaction.look(0, 0, 10, 0)
+    compaction.look(0, 0, lambda: Needed(10, 0))
     ((load_id, again),) = loads.take()
     assert again == LoadDroppable(Retention(records_max=1), 0, 10, 0)
     loads.answer(0, load_id, Droppable(0, 0))

@@ -74,6 +74,9 @@ class Search(NamedTuple):
     repeated: SimulationFailure
 
 
+pytestmark = pytest.mark.xdist_group("shrinking")
+
+
 @pytest.fixture(scope="module")
 def search() -> Search:
     with pytest.MonkeyPatch.context() as patch:

@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--snapshot-rounds",
         type=int,
         default=10,
-        help="how many rounds of snapshots, compaction and kill -9 under each agreement (default: 10)",
+        help="how many rounds of snapshots and kill -9 under each agreement (default: 10)",
     )
     group.addoption(
         "--agreement",

@@ -31,7 +31,7 @@ demo: $(INSTALLED) ## a cluster on this machine loses its leader and nothing els
 	@$(BIN)/replog demo $(if $(INPUT),--input '$(INPUT)') $(if $(AGREEMENT),--agreement '$(AGREEMENT)') $(ARGS)
 
 test: $(INSTALLED) ## run the tests; ARGS='-k store -x', PROCESSES=0 for all in one
-	$(BIN)/python -m pytest -q --numprocesses=$(PROCESSES) --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types ## all that is checked without running the code
 

@@ -29,9 +29,6 @@ SOUND = {
 }
 
 
-pytestmark = pytest.mark.xdist_group("wheel")
-
-
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("check_wheel", SCRIPT)

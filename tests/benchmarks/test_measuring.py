@@ -16,9 +16,6 @@ from benchmarks.processes import Child, ChildFailed
 LOAD_SECONDS = 0.15
 
 
-pytestmark = pytest.mark.xdist_group("measuring")
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:

@@ -41,9 +41,6 @@ Fired = dict[tuple[str, str], Counter[str]]
 """How often each point fired, by agreement and action."""
 
 
-pytestmark = pytest.mark.xdist_group("failpoints")
-
-
 @pytest.fixture(scope="module")
 def fired() -> Fired:
     return {}

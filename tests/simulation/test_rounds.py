@@ -23,11 +23,7 @@ from replog.retention import Retention
 from replog.testing import Plan, Simulation, Weather, Workload
 from replog.testing.host import Host
 
-AGREEMENTS = [
-    # What one process has simulated is not simulated again.
-    pytest.param(agreement, marks=pytest.mark.xdist_group(f"rounds of {agreement}"))
-    for agreement in ("raft", "paxos")
-]
+AGREEMENTS = ("raft", "paxos")
 SEEDS = range(8)
 ROUNDS = 25
 KEPT_RECORDS = 8

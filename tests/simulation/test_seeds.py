@@ -29,13 +29,7 @@ TIGHT = (
 SEEDS = 300
 """Of each agreement."""
 CHUNK = 50
-TOGETHER = {agreement: pytest.mark.xdist_group(f"seeds of {agreement}") for agreement in AGREEMENTS}
-"""What one process has simulated is not simulated again."""
-CHUNKS = [
-    pytest.param(agreement, first, marks=TOGETHER[agreement])
-    for agreement in AGREEMENTS
-    for first in range(0, SEEDS, CHUNK)
-]
+CHUNKS = [(agreement, first) for agreement in AGREEMENTS for first in range(0, SEEDS, CHUNK)]
 BEYOND = SEEDS
 """Seeds from here on are not among those above."""
 
@@ -115,9 +109,7 @@ def test_no_seed_breaks_a_rule_under_flexible_quorums(
         assert five.run().tally["records"] > 0
 
 
-@pytest.mark.parametrize(
-    "agreement", [pytest.param(agreement, marks=TOGETHER[agreement]) for agreement in AGREEMENTS]
-)
+@pytest.mark.parametrize("agreement", AGREEMENTS)
 def test_every_kind_of_fault_has_struck(agreement: str) -> None:
     tally: Counter[str] = Counter()
     for first in range(0, SEEDS, CHUNK):

@@ -74,9 +74,6 @@ class Search(NamedTuple):
     repeated: SimulationFailure
 
 
-pytestmark = pytest.mark.xdist_group("shrinking")
-
-
 @pytest.fixture(scope="module")
 def search() -> Search:
     with pytest.MonkeyPatch.context() as patch:

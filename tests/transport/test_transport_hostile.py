@@ -193,9 +193,6 @@ MUTATED = st.builds(
 FRAMES = st.one_of(st.binary(max_size=80), MUTATED, st.just(PEER))
 
 
-pytestmark = pytest.mark.xdist_group("hostile peers")
-
-
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[tuple[ZeroMQTransport, RawSocket]]:
     fabric = ZeroMQFabric()

@@ -49,15 +49,15 @@ Options = Mapping[int, int]
 COMMON: Final[Options] = {
     zmq.LINGER: 0,
     zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
-    zmq.HEARTBEAT_IVL: HEARTBEAT_INTERVAL_MS,
 }
 _DEALER: Final[Options] = {
     **COMMON,
+    zmq.HEARTBEAT_IVL: HEARTBEAT_INTERVAL_MS,
     zmq.IMMEDIATE: 1,
     zmq.SNDHWM: QUEUE_MESSAGES_MAX,
     zmq.RCVHWM: 1,
     zmq.MAXMSGSIZE: INBOUND_BYTES_MAX,
-    # The peer's own heartbeats count, and reach this end whatever it is sending.
+    # What the peer answers to a heartbeat has nothing to wait for: it sends nothing else.
     zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
     zmq.CONNECT_TIMEOUT: CONNECT_TIMEOUT_MS,
     zmq.RECONNECT_IVL: RECONNECT_INTERVAL_MS,

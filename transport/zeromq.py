@@ -44,14 +44,20 @@ __all__ = ["LIBZMQ_VERSION_MIN", "ZeroMQTransport", "require_libzmq"]
 LIBZMQ_VERSION_MIN: Final = (4, 3, 5)
 """Older ones have holes that strangers can reach (CVE-2019-13132, CVE-2020-15166)."""
 CLOSE_TIMEOUT_MS: Final = 800
+KEEPALIVE_SECONDS: Final = 10
 
 _RECEIVE: Final = int(zmq.DONTWAIT)
 _ROUTER: Final[link.Options] = {
     **link.COMMON,
     zmq.RCVHWM: link.QUEUE_MESSAGES_MAX,
     zmq.MAXMSGSIZE: PART_BYTES_MAX,
-    # A peer's answer to a heartbeat queues behind the large part that it is sending.
-    zmq.HEARTBEAT_TIMEOUT: link.BULK_TIMEOUT_MS,
+    # No heartbeats from this end: libzmq (4.3.5) ends the process when one is due on a connection
+    # that broke while its messages waited to be received. A peer's heartbeats come with a time to
+    # live; a connection on which the last of them was lost is left to the system.
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_SECONDS,
+    zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_SECONDS,
+    zmq.TCP_KEEPALIVE_CNT: 3,
 }
 
 

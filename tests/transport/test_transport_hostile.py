@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
@@ -31,6 +34,7 @@ from transport.frames import (
 from transport.interface import Received
 from transport.zeromq import ZeroMQTransport
 
+ROOT = Path(__file__).parents[2]
 PEER = header_of("n2").encode()
 RawSocket = zmq.Socket[bytes]
 
@@ -223,3 +227,62 @@ def test_any_message_is_received_or_counted_and_never_raises(
     del received[-1]
     assert len(received) + sum(n1.drops.values()) - before == 1
     assert [[r.header, *r.parts] for r in received] in ([], [message[1:]])
+
+
+FULL_AND_GONE = """
+import contextlib
+import socket
+import struct
+import sys
+import time
+
+from tests.transport.fabrics import ZeroMQFabric, header_of, introduce, send
+
+GREETING = b"\\xff" + bytes(8) + b"\\x7f\\x03\\x00" + b"NULL".ljust(20, b"\\0") + bytes(32)
+READY = b"\\x05READY\\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+PING = b"\\x04PING" + struct.pack(">H", 3)  # lives for 0.3 s
+
+def frame(flags, body):
+    return struct.pack(">BQ", flags | 2, len(body)) + body
+
+fabric = ZeroMQFabric()
+n1 = fabric.open("n1")
+introduced = header_of("n2").encode()
+n1.set_peer("n2", fabric.address("n2"))
+host, port = n1.address.removeprefix("tcp://").split(":")
+peer = socket.create_connection((host, int(port)))
+peer.sendall(GREETING + frame(4, READY))
+answer = b""
+while b"READY" not in answer:
+    answer += peer.recv(1000)
+if sys.argv[1] == "stays":
+    peer.sendall(frame(4, PING))
+peer.settimeout(0.2)
+message = frame(1, introduced) + frame(0, bytes(10_000))
+with contextlib.suppress(TimeoutError, ConnectionError):  # full, or its time is over
+    while True:
+        peer.sendall(message)
+if sys.argv[1] == "ends":
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+time.sleep(1.5)
+while n1.receive():
+    pass
+n2 = fabric.open("n2")
+introduce(fabric, {"n1": n1, "n2": n2})
+send(n2, "n1", b"a word of a peer")
+while not any(message.header == b"a word of a peer" for message in n1.receive()):
+    n1.wait(100)
+fabric.close()
+print("heard")
+"""
+
+
+@pytest.mark.parametrize("peer", ["ends", "stays"])
+def test_a_full_connection_that_breaks_does_not_end_the_process(peer: str) -> None:
+    """libzmq 4.3.5 fails an assertion when a heartbeat is due on one (its issues 3937 and 4841)."""
+    command = [sys.executable, "-c", FULL_AND_GONE, peer]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        output, _ = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert output == "heard\n"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from replog.errors import InvariantBroken
 from replog.replica.compaction import Compaction, Needed
 from replog.replica.loads import Loads
+from replog.replica.readers import ReaderOffsets
 from replog.replica.receiving import Receiving
 from replog.replica.snapshots import Snapshots, Written
 from replog.snapshot import NotKept, Snapshot, StateDigest, check_header, own_snapshot_id
@@ -76,6 +77,7 @@ class Catchup:
             post=lambda to, message: post(to, message, ()),
         )
         self._compaction = Compaction(policy.retention, restoration.base, self.loads)
+        self.readers = ReaderOffsets(restoration.readers, self._compaction, self.snapshots.tell)
         # Where a state was kept, a header alone must not take its place.
         self._with_state = policy.with_state or self.snapshots.newest_state_index > 0
         self._core = core
@@ -83,8 +85,6 @@ class Catchup:
         self._delivery = delivery
         self._written_index = restoration.position.index
         """Up to here the disk knows what is delivered, or will with the batches issued."""
-        self._readers = dict(restoration.readers)
-        self._reader_changes: dict[str, int | None] = {}
         self.alarm = ""
         """Empty, or why nothing is compacted."""
         self._install_batch: int | None = None
@@ -122,33 +122,10 @@ class Catchup:
         snapshot = Snapshot(position, epoch, self._membership, 0, 0, digest)
         self.seal(StoredSnapshot(own_snapshot_id(position.index), snapshot), ticket)
 
-    def begin_reader(self, name: str) -> int:
-        """What a named reader reads first: from this moment on it is kept for it."""
-        if name not in self._readers:
-            self._compaction.reader_begins()
-            self._readers[name] = self.first_offset
-        return self._readers[name]
-
-    def acknowledge(self, name: str, offset: int | None, ticket: Ticket) -> None:
-        """A named reader needs nothing below this offset any more; None: it is no more."""
-        if offset is None:
-            self._readers.pop(name, None)
-        else:
-            self.begin_reader(name)
-            self._readers[name] = offset
-        self._compaction.look_again()
-        self._reader_changes[name] = offset
-        self.snapshots.tell(ticket, None)
-
     @property
     def position(self) -> Position:
         """How far delivery has come."""
         return self._delivery.position()
-
-    @property
-    def readers(self) -> dict[str, int]:
-        """Named readers, and what each has acknowledged."""
-        return dict(self._readers)
 
     def drain(self) -> list[Ticket]:
         """At the end: the tickets of what is not known to be on the disk."""
@@ -186,7 +163,7 @@ class Catchup:
             bounds.append(self.snapshots.newest_state_index)
         if self.snapshots.pinned_index is not None:
             bounds.append(self.snapshots.pinned_index)
-        return Needed(min(bounds), min(self._readers.values(), default=None))
+        return Needed(min(bounds), self.readers.needed_offset)
 
     def _let_go(self) -> None:
         """A header that lets go what may go."""
@@ -201,7 +178,7 @@ class Catchup:
         """Whether `fill` has anything to put into a batch."""
         return bool(
             self.snapshots.has_changes
-            or self._reader_changes
+            or self.readers.has_changes
             or (self._compaction.has_step and not self.is_installing)
         )
 
@@ -221,13 +198,12 @@ class Catchup:
             compact_to = self._compaction.step(batch_id)
             self._core.compacted(compact_to)
         changes = self.snapshots.take_changes(batch_id)
-        readers, self._reader_changes = self._reader_changes, {}
         return batch._replace(
             dropped_snapshots=changes.dropped,
             pieces=changes.pieces,
             sealed=changes.sealed,
             compact_to=compact_to,
-            readers=readers or None,
+            readers=self.readers.take_changes(),
         )
 
     def take_first_offset(self) -> int | None:

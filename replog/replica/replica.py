@@ -482,7 +482,7 @@ class Replica:
             ),
             snapshot=self.catchup.snapshots.status(),
             transfer=self.catchup.receiving.status(),
-            readers=self.catchup.readers,
+            readers=self.catchup.readers.offsets,
         )
 
 

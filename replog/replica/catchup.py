@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from replog.errors import InvariantBroken
 from replog.replica.compaction import Compaction, Needed
+from replog.replica.giving import Giving
 from replog.replica.loads import Loads
 from replog.replica.readers import ReaderOffsets
 from replog.replica.receiving import Receiving
@@ -67,7 +68,10 @@ class Catchup:
         post: Post,
     ) -> None:
         self.loads = Loads()
-        self.snapshots = Snapshots(restoration.snapshot, self.loads, limits.part_bytes_max, post)
+        self.snapshots = Snapshots(restoration.snapshot)
+        self.giving = Giving(
+            self.snapshots, self.loads, part_bytes_max=limits.part_bytes_max, post=post
+        )
         self.receiving = Receiving(
             core,
             restoration.membership,
@@ -137,7 +141,7 @@ class Catchup:
     def deadline(self) -> int | None:
         """When `turn` is due."""
         due = self._compaction.deadline
-        for other in (self.snapshots.deadline, self.receiving.deadline):
+        for other in (self.giving.deadline, self.receiving.deadline):
             if other is not None and (due is None or other < due):
                 due = other
         return due
@@ -148,7 +152,7 @@ class Catchup:
 
     def turn(self, now: int, wall_ms: int) -> None:
         """Whatever is due."""
-        self.snapshots.let_go(now)
+        self.giving.let_go(now)
         self.receiving.ask_again(now, self._delivery.index)
         self._compaction.look(now, wall_ms, self._needed)
         if self._compaction.has_step and not self.is_installing:
@@ -161,8 +165,8 @@ class Catchup:
         bounds = [self._written_index]
         if self._with_state:
             bounds.append(self.snapshots.newest_state_index)
-        if self.snapshots.pinned_index is not None:
-            bounds.append(self.snapshots.pinned_index)
+        if self.giving.pinned_index is not None:
+            bounds.append(self.giving.pinned_index)
         return Needed(min(bounds), self.readers.needed_offset)
 
     def _let_go(self) -> None:

@@ -333,7 +333,7 @@ class Replica:
         for token in ready.reads_failed:
             self._reads.failed(token)
         for peer in ready.snapshots_for:
-            self.catchup.snapshots.offer(now, peer)
+            self.catchup.giving.offer(now, peer)
         if ready.commit_index < self._commit_index:
             raise InvariantBroken(f"{self._commit_index} was committed, now {ready.commit_index}")
         self._commit_index = ready.commit_index

@@ -170,7 +170,7 @@ class Trunk:
         self._parts.introduction.refused(sender, message)
 
     def _fetch_piece(self, now: int, sender: str, message: FetchPiece) -> None:
-        self._parts.catchup.snapshots.fetched(now, sender, message)
+        self._parts.catchup.giving.fetched(now, sender, message)
 
     def _take_of_snapshot(
         self, now: int, sender: str, message: OfferSnapshot | SnapshotPart, bodies: Sequence[bytes]

@@ -326,8 +326,8 @@ class Node:
         self._replica.barrier(pending)
 
     def stage(self, piece: StoredPiece) -> Pending[None]:
-        """Any thread: write one piece of a snapshot; resolved once it is stored. Ends in `Busy`
-        when the disk has no room for it."""
+        """Any thread: write one piece of a snapshot; resolved once it is stored, or will not be
+        because a newer snapshot has come. Ends in `Busy` when the disk has no room for it."""
         snapshots = self._replica.catchup.snapshots
 
         def stage(pending: Pending[Any]) -> None:

@@ -155,10 +155,15 @@ class Catchup:
         self.giving.let_go(now)
         self.receiving.ask_again(now, self._delivery.index)
         self._compaction.look(now, wall_ms, self._needed)
-        if self._compaction.has_step and not self.is_installing:
+        if self._drops:
             lets_go = self.snapshots.newest_index >= self._compaction.target_index
             if not lets_go:
                 self._let_go()
+
+    @property
+    def _drops(self) -> bool:
+        """Whether the next batch drops a part of the log."""
+        return self._compaction.has_step and not self.is_installing
 
     def _needed(self) -> Needed:
         """What compaction must leave."""
@@ -180,11 +185,7 @@ class Catchup:
     @property
     def wants_batch(self) -> bool:
         """Whether `fill` has anything to put into a batch."""
-        return bool(
-            self.snapshots.has_changes
-            or self.readers.has_changes
-            or (self._compaction.has_step and not self.is_installing)
-        )
+        return bool(self.snapshots.has_changes or self.readers.has_changes or self._drops)
 
     @property
     def wants_position(self) -> bool:
@@ -198,7 +199,7 @@ class Catchup:
         if self._install_batch == 0:
             self._install_batch = batch_id
         compact_to = None
-        if self._compaction.has_step and not self.is_installing:
+        if self._drops:
             compact_to = self._compaction.step(batch_id)
             self._core.compacted(compact_to)
         changes = self.snapshots.take_changes(batch_id)

@@ -99,6 +99,7 @@ class Catchup:
     def attach_machine(self) -> None:
         """From here on only snapshots of the machine let anything go."""
         self._with_state = True
+        self._compaction.needs_more()
 
     def seal(self, stored: StoredSnapshot, ticket: Ticket | None) -> None:
         """All pieces of this snapshot are on the disk: it becomes the newest, unless a newer one

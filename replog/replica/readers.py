@@ -35,7 +35,7 @@ class ReaderOffsets:
     def begin(self, name: str) -> int:
         """What this reader reads first: from this moment on it is kept for it."""
         if name not in self._offsets:
-            self._compaction.reader_begins()
+            self._compaction.needs_more()
             self._offsets[name] = self._compaction.first_offset
         return self._offsets[name]
 

@@ -262,6 +262,6 @@ BUGS = (
     Bug(
         "a named reader that begins during a look keeps nothing",
         READER,
-        (Edit(COMPACTION, "        if self._reader_began:\n", "        if False:\n"),),
+        (Edit(COMPACTION, "        if self._outdated:\n", "        if False:\n"),),
     ),
 )

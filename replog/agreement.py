@@ -189,7 +189,7 @@ class Core(Protocol):
 
     @property
     def last_index(self) -> int:
-        """Index of the last entry in memory, durable or not; 0 for an empty log."""
+        """Index of the last entry in memory, durable or not; the base's for an empty log."""
 
     @property
     def has_room(self) -> bool:

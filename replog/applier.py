@@ -137,8 +137,8 @@ class Applier:
         self._begun = begun
         self._lock = threading.Lock()
         self._progress = _Progress(START)
+        """Of the machine's thread alone, as is `_digests`."""
         self._digests = Digests(machine, comparing)
-        """Both of the machine's thread."""
         self._offset = 0
         """The machine has taken every record below."""
         self._failure: BaseException | None = None

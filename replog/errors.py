@@ -106,7 +106,8 @@ class WrongStore(StoreError):
 
 
 class Corruption(StoreError):
-    """Stored bytes do not match their checksum; the message names the file, table and key."""
+    """Stored bytes are damaged or missing, and the message names the file, table and key; or a
+    machine is given a snapshot that is not of its form."""
 
 
 class StoreFailed(StoreError):

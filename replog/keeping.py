@@ -67,9 +67,9 @@ class Keeping:
         *,
         piece_bytes: int = PIECE_BYTES_MAX,
     ) -> None:
-        """`stage` is answered once the piece is on the disk, `seal` with the newest snapshot by
-        then; `drop` removes what is staged under an id. All three raise `Closed` or `NodeStopped`.
-        """
+        """`stage` is answered once the piece is on the disk, or will not be because a newer
+        snapshot has come; `seal` with the newest snapshot by then; `drop` removes what is staged
+        under an id. All three raise `Closed` or `NodeStopped`."""
         self._store = store
         self._stage = stage
         self._seal = seal

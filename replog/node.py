@@ -326,8 +326,8 @@ class Node:
         self._replica.barrier(pending)
 
     def stage(self, piece: StoredPiece) -> Pending[None]:
-        """Any thread: write one piece of a snapshot; resolved once it is stored. Ends in `Busy`
-        when the disk has no room for it."""
+        """Any thread: write one piece of a snapshot; resolved once it is stored, or will not be
+        because a newer snapshot has come. Ends in `Busy` when the disk has no room for it."""
         snapshots = self._replica.catchup.snapshots
 
         def stage(pending: Pending[Any]) -> None:
@@ -382,18 +382,18 @@ class Node:
     def begin_reader(self, name: str) -> Pending[int]:
         """Any thread: where a named reader begins, once the log is kept for it from there on."""
         if not self.is_own_thread():
-            return self._ask(lambda: self._replica.catchup.begin_reader(name))
+            return self._ask(lambda: self._replica.catchup.readers.begin(name))
         # In a done callback, which may wait for the answer: it has to come at once.
         self.inbox.check_open()
         pending: Pending[int] = Pending()
-        resolve(pending, self._replica.catchup.begin_reader(name))
+        resolve(pending, self._replica.catchup.readers.begin(name))
         return pending
 
     def acknowledge(self, name: str, offset: int | None) -> Pending[None]:
         """Any thread: a named reader needs nothing below `offset`; None: it is no more. Resolved
         once that is stored."""
         return self.inbox.request(
-            lambda pending: self._replica.catchup.acknowledge(name, offset, pending)
+            lambda pending: self._replica.catchup.readers.acknowledge(name, offset, pending)
         )
 
     def _ask(self, action: Callable[[], T]) -> Pending[T]:

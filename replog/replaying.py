@@ -67,8 +67,9 @@ def replay(
 
     Raises `MachineStopped` when `apply` or `restore` raises (its `__cause__`) or does not give one
     result for each record, `OffsetOutOfRange`, also when records are compacted that no snapshot
-    stands for, `Corruption` for damaged data, `WrongStore` where there is no log, and `StoreInUse`
-    for a log that is open in this process (`ReplicatedLog.attach` it there).
+    stands for, `Corruption` for damaged data and from a `restore` that finds its snapshot so,
+    `WrongStore` where there is no log, and `StoreInUse` for a log that is open in this process
+    (`ReplicatedLog.attach` it there).
     """
     began = time.perf_counter()
     with LogReader(directory) as reader:

@@ -76,8 +76,8 @@ def droppable(
     index_max: int,
     needed_offset: int | None = None,
 ) -> Droppable:
-    """How far this retention and the named readers let entries go, up to `index_max`. From
-    `needed_offset` on a reader needs the log whose row may not be stored yet.
+    """How far this retention lets entries go, up to `index_max`. From `needed_offset` on named
+    readers need the log; None: there are none.
 
     Raises `Corruption`.
     """
@@ -90,9 +90,7 @@ def droppable(
     index = reader.index_below(max(offsets)) if offsets and max(offsets) > base.offset else 0
     if retention.bytes_max is not None:
         index = max(index, _beyond_bytes(reader, retention.bytes_max))
-    acknowledged = min(reader.readers().values(), default=position.offset)
-    if needed_offset is not None:
-        acknowledged = min(acknowledged, needed_offset)
+    acknowledged = position.offset if needed_offset is None else needed_offset
     pinned = max(acknowledged, position.offset - retention.readers_records_max)
     if pinned < position.offset:
         index = min(index, reader.index_below(max(pinned, base.offset)))

@@ -120,7 +120,8 @@ class StateDigest:
 
 
 def own_snapshot_id(index: int) -> int:
-    """The id of a snapshot up to this entry that a node takes itself."""
+    """The id of a snapshot up to this entry that a node takes itself. Ids ascend with the index: a
+    lower id never stands for more."""
     return index << 1
 
 

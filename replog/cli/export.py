@@ -68,8 +68,8 @@ def export_records(
 ) -> None:
     """Write the records of the log in DIR to a file. The node may be running.
 
-    Each comes back from `replog import` as it was: offset, timestamp_ms, and its data. Without
-    --from it begins with the first record that is left.
+    Of each: its offset, its timestamp_ms and its data, which is what `replog import` appends.
+    Without --from it begins with the first record that is left.
     """
     from replog.log_reader import LogReader
 

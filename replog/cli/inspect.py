@@ -164,7 +164,8 @@ def _lines(fields: dict[str, Any]) -> Iterator[str]:
 def _blocks(fields: dict[str, Any]) -> dict[str, list[str]]:
     quorums, position = fields["quorums"], fields["position"]
     members = ", ".join(fields["members"])
-    waits = "" if fields["introduced"] else "; waits for the other members of its first start"
+    takes_part = fields["introduced"] or fields["backup"]
+    waits = "" if takes_part else "; waits for the other members of its first start"
     beyond = f"; {fields['beyond']} beyond, not known committed" if fields["beyond"] else ""
     moment_ms = position["timestamp_ms"]
     live_bytes = sum(size["bytes"] for size in fields["tables"].values())

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from replog.errors import InvariantBroken
 from replog.replica.compaction import Compaction, Needed
+from replog.replica.giving import Giving
 from replog.replica.loads import Loads
+from replog.replica.readers import ReaderOffsets
 from replog.replica.receiving import Receiving
 from replog.replica.snapshots import Snapshots, Written
 from replog.snapshot import NotKept, Snapshot, StateDigest, check_header, own_snapshot_id
@@ -66,7 +68,10 @@ class Catchup:
         post: Post,
     ) -> None:
         self.loads = Loads()
-        self.snapshots = Snapshots(restoration.snapshot, self.loads, limits.part_bytes_max, post)
+        self.snapshots = Snapshots(restoration.snapshot)
+        self.giving = Giving(
+            self.snapshots, self.loads, part_bytes_max=limits.part_bytes_max, post=post
+        )
         self.receiving = Receiving(
             core,
             restoration.membership,
@@ -76,6 +81,7 @@ class Catchup:
             post=lambda to, message: post(to, message, ()),
         )
         self._compaction = Compaction(policy.retention, restoration.base, self.loads)
+        self.readers = ReaderOffsets(restoration.readers, self._compaction, self.snapshots.tell)
         # Where a state was kept, a header alone must not take its place.
         self._with_state = policy.with_state or self.snapshots.newest_state_index > 0
         self._core = core
@@ -83,8 +89,6 @@ class Catchup:
         self._delivery = delivery
         self._written_index = restoration.position.index
         """Up to here the disk knows what is delivered, or will with the batches issued."""
-        self._readers = dict(restoration.readers)
-        self._reader_changes: dict[str, int | None] = {}
         self.alarm = ""
         """Empty, or why nothing is compacted."""
         self._install_batch: int | None = None
@@ -95,6 +99,7 @@ class Catchup:
     def attach_machine(self) -> None:
         """From here on only snapshots of the machine let anything go."""
         self._with_state = True
+        self._compaction.needs_more()
 
     def seal(self, stored: StoredSnapshot, ticket: Ticket | None) -> None:
         """All pieces of this snapshot are on the disk: it becomes the newest, unless a newer one
@@ -122,33 +127,10 @@ class Catchup:
         snapshot = Snapshot(position, epoch, self._membership, 0, 0, digest)
         self.seal(StoredSnapshot(own_snapshot_id(position.index), snapshot), ticket)
 
-    def begin_reader(self, name: str) -> int:
-        """What a named reader reads first: from this moment on it is kept for it."""
-        if name not in self._readers:
-            self._compaction.reader_begins()
-            self._readers[name] = self.first_offset
-        return self._readers[name]
-
-    def acknowledge(self, name: str, offset: int | None, ticket: Ticket) -> None:
-        """A named reader needs nothing below this offset any more; None: it is no more."""
-        if offset is None:
-            self._readers.pop(name, None)
-        else:
-            self.begin_reader(name)
-            self._readers[name] = offset
-        self._compaction.look_again()
-        self._reader_changes[name] = offset
-        self.snapshots.tell(ticket, None)
-
     @property
     def position(self) -> Position:
         """How far delivery has come."""
         return self._delivery.position()
-
-    @property
-    def readers(self) -> dict[str, int]:
-        """Named readers, and what each has acknowledged."""
-        return dict(self._readers)
 
     def drain(self) -> list[Ticket]:
         """At the end: the tickets of what is not known to be on the disk."""
@@ -160,7 +142,7 @@ class Catchup:
     def deadline(self) -> int | None:
         """When `turn` is due."""
         due = self._compaction.deadline
-        for other in (self.snapshots.deadline, self.receiving.deadline):
+        for other in (self.giving.deadline, self.receiving.deadline):
             if other is not None and (due is None or other < due):
                 due = other
         return due
@@ -171,22 +153,27 @@ class Catchup:
 
     def turn(self, now: int, wall_ms: int) -> None:
         """Whatever is due."""
-        self.snapshots.let_go(now)
+        self.giving.let_go(now)
         self.receiving.ask_again(now, self._delivery.index)
         self._compaction.look(now, wall_ms, self._needed)
-        if self._compaction.has_step and not self.is_installing:
+        if self._drops:
             lets_go = self.snapshots.newest_index >= self._compaction.target_index
             if not lets_go:
                 self._let_go()
+
+    @property
+    def _drops(self) -> bool:
+        """Whether the next batch drops a part of the log."""
+        return self._compaction.has_step and not self.is_installing
 
     def _needed(self) -> Needed:
         """What compaction must leave."""
         bounds = [self._written_index]
         if self._with_state:
             bounds.append(self.snapshots.newest_state_index)
-        if self.snapshots.pinned_index is not None:
-            bounds.append(self.snapshots.pinned_index)
-        return Needed(min(bounds), min(self._readers.values(), default=None))
+        if self.giving.pinned_index is not None:
+            bounds.append(self.giving.pinned_index)
+        return Needed(min(bounds), self.readers.needed_offset)
 
     def _let_go(self) -> None:
         """A header that lets go what may go."""
@@ -199,11 +186,7 @@ class Catchup:
     @property
     def wants_batch(self) -> bool:
         """Whether `fill` has anything to put into a batch."""
-        return bool(
-            self.snapshots.has_changes
-            or self._reader_changes
-            or (self._compaction.has_step and not self.is_installing)
-        )
+        return bool(self.snapshots.has_changes or self.readers.has_changes or self._drops)
 
     @property
     def wants_position(self) -> bool:
@@ -217,17 +200,16 @@ class Catchup:
         if self._install_batch == 0:
             self._install_batch = batch_id
         compact_to = None
-        if self._compaction.has_step and not self.is_installing:
+        if self._drops:
             compact_to = self._compaction.step(batch_id)
             self._core.compacted(compact_to)
         changes = self.snapshots.take_changes(batch_id)
-        readers, self._reader_changes = self._reader_changes, {}
         return batch._replace(
             dropped_snapshots=changes.dropped,
             pieces=changes.pieces,
             sealed=changes.sealed,
             compact_to=compact_to,
-            readers=readers or None,
+            readers=self.readers.take_changes(),
         )
 
     def take_first_offset(self) -> int | None:

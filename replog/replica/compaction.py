@@ -54,11 +54,14 @@ class Compaction:
         self._step_under_way = 0
         """The batch that holds the last step; 0: it is on the disk."""
         self._told_offset = base.offset
+        self._told_index = base.index
+        """The target by then."""
         self._bytes_since = 0
         self._records_since = 0
         self._grown = False
         self._more_may_go = False
-        self._reader_began = False
+        self._outdated = False
+        """What is needed has changed since the look that is under way."""
         self.deadline: int | None = None
         """When `look` is due."""
 
@@ -76,9 +79,13 @@ class Compaction:
         if self.deadline is None:
             self.deadline = now + CHECK_MS
 
-    def reader_begins(self) -> None:
-        """A named reader begins: an answer that is under way knows nothing of it."""
-        self._reader_began = self._looking
+    def needs_more(self) -> None:
+        """A named reader or a machine begins: an answer that is under way knows nothing of it, nor
+        does one that nobody was told of yet."""
+        self._outdated = self._looking
+        if self.target_index != self._told_index:
+            self.give_up()
+            self._grown = True
 
     def look_again(self) -> None:
         """More may go than before: a reader needs less, or a newer snapshot stands for more."""
@@ -109,8 +116,8 @@ class Compaction:
 
     def _found(self, _: int, found: Droppable) -> None:
         self._looking = False
-        if self._reader_began:
-            self._reader_began = False
+        if self._outdated:
+            self._outdated = False
             self._grown = True
         elif found.index > self.target_index:
             self.target_index = found.index
@@ -118,6 +125,7 @@ class Compaction:
 
     def take_first_offset(self) -> int | None:
         """The first offset that stays, if readers have not been told yet."""
+        self._told_index = self.target_index
         if self._told_offset == self.first_offset:
             return None
         self._told_offset = self.first_offset
@@ -136,7 +144,7 @@ class Compaction:
 
     def give_up(self) -> None:
         """Nothing more may go: the next look finds out again."""
-        self.target_index = self.base_index
+        self.target_index = self._told_index = self.base_index
         self.first_offset = self._told_offset
 
     def durable(self, batch_id: int) -> None:
@@ -146,5 +154,5 @@ class Compaction:
 
     def installed(self, base: Base) -> None:
         """A snapshot took the place of the log."""
-        self.base_index = self.target_index = base.index
+        self.base_index = self.target_index = self._told_index = base.index
         self.first_offset = self._told_offset = base.offset

@@ -13,9 +13,15 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from replog.agreement import EntryRef
+from replog.replica.effects import Outgoing
+
 if TYPE_CHECKING:
-    from replog.replica.effects import Outgoing
-    from replog.store.interface import StoredWrite
+    from collections.abc import Sequence, Set
+
+    from replog.agreement import Message, Send
+    from replog.codec import Codec
+    from replog.store.interface import StoredEntry, StoredWrite
 
 GATED_MESSAGES_MAX = 4096
 """Messages that wait for the disk."""
@@ -34,9 +40,13 @@ class _Issued(NamedTuple):
 class Outbox:
     """Messages and writes of one replica."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: Codec, control_messages: Set[type[Message]]) -> None:
+        """`control_messages`: see `Agreement`. What else a core says travels on the bulk channel,
+        and so does whatever has parts."""
         self.lost_count = 0
         """Messages lost by rule 3."""
+        self._codec = codec
+        self._control_messages = control_messages
         self._sends: list[Outgoing] = []
         self._gated: deque[tuple[int, Outgoing]] = deque()
         self._writes: list[StoredWrite] = []
@@ -47,17 +57,23 @@ class Outbox:
 
     # -- messages ------------------------------------------------------------------------------
 
-    def send(self, outgoing: Outgoing) -> None:
-        """A message that waits for nothing."""
-        self._sends.append(outgoing)
+    def post(self, to: str, message: Message, parts: Sequence[bytes] = ()) -> None:
+        """A message of the trunk, which promises nothing and waits for nothing."""
+        self._sends.append(Outgoing(to, self._codec.encode(message), parts, bool(parts)))
 
-    def send_after(self, write_id: int, outgoing: Outgoing) -> None:
-        """A message that waits for this write of the core; 0: for none."""
+    def send(self, send: Send, entries: Sequence[StoredEntry]) -> None:
+        """A core's message with these of its entries. It waits for the write that it names."""
+        refs = [EntryRef(stored.index, stored.epoch) for stored in entries]
+        header = self._codec.encode(send.message, refs)
+        bulk = bool(entries) or type(send.message) not in self._control_messages
+        outgoing = Outgoing(send.to, header, [stored.data for stored in entries], bulk)
+        write_id = send.after_write_id
         self._gate(self._batch_of(write_id) if write_id else 0, outgoing)
 
-    def send_after_all(self, outgoing: Outgoing, *, more: bool) -> None:
-        """A message that waits for everything so far; `more`: and for what the next batch brings
-        beside writes."""
+    def post_after_all(self, to: str, message: Message, *, more: bool) -> None:
+        """A message of the trunk that waits for everything decided so far; `more`: and for what the
+        next batch brings beside writes."""
+        outgoing = Outgoing(to, self._codec.encode(message), (), bulk=False)
         self._gate(self._batch_id + 1 if more or self._writes else self._batch_id, outgoing)
 
     def take_sends(self) -> list[Outgoing]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from replog.agreement import Agreement, Leadership, Message, Ready, Send, Write
+    from replog.agreement import Agreement, Leadership, Ready, Send, Write
     from replog.config import Limits
     from replog.entry import Entry
     from replog.replica.effects import Stored
@@ -74,20 +74,24 @@ class Replica:
         self.disk_is_full = False
         """Set by the host at the store's soft limit: no more records are proposed or accepted."""
         self._identity = identity
-        self._agreement = agreement
         self._membership = membership
         self._limits = limits
         self._core = agreement.core(identity.node, _restored(restoration), now, random)
         self._codec = Codec(agreement.messages)
-        self._outbox = Outbox()
+        self._outbox = Outbox(self._codec, agreement.control_messages)
         self._window = Window(limits.window_bytes_max, restoration.tail)
         self._delivery = Delivery(restoration.position)
         self.catchup = Catchup(
-            restoration, self._core, self._delivery, policy=policy, limits=limits, post=self._post
+            restoration,
+            self._core,
+            self._delivery,
+            policy=policy,
+            limits=limits,
+            post=self._outbox.post,
         )
         """Snapshots, compaction and named readers: the host speaks to this part itself."""
         self._loading = Loading(
-            self._core, self._window, limits, self.catchup.loads, self._send_entries
+            self._core, self._window, limits, self.catchup.loads, self._outbox.send
         )
         self._origin = Origin(identity.node, identity.life, limits)
         self._intake = Intake(limits)
@@ -123,8 +127,7 @@ class Replica:
                 machines=self.machines,
                 introduction=self._introduction,
                 catchup=self.catchup,
-                post=self._post,
-                post_after_writes=self._post_after_writes,
+                outbox=self._outbox,
             )
         )
 
@@ -137,7 +140,7 @@ class Replica:
         refusal = self._introduction.admit(sender, store_id, life)
         if refusal is not None:
             self.faults["identity"] += 1
-            self._post(sender, refusal)
+            self._outbox.post(sender, refusal)
             return
         try:
             message, refs = self._codec.decode(header)
@@ -215,11 +218,11 @@ class Replica:
             self._drive(now, wall_ms)
         else:
             for other, meeting in self._introduction.meetings(now):
-                self._post(other, meeting)
+                self._outbox.post(other, meeting)
         self._window.settle()
         questions = self._comparison.questions(now, self._delivery)
         for to, message in (*questions, *self.machines.take_messages()):
-            self._post(to, message)
+            self._outbox.post(to, message)
         self.catchup.turn(now, wall_ms)
         batch = self._take_batch(now)
         if self._window.is_full:
@@ -255,12 +258,12 @@ class Replica:
                 self._propose(wall_ms)
             if self._reads.wants(now):
                 for to, request in self._reads.requests(now, leadership.leader):
-                    self._post(to, request)
+                    self._outbox.post(to, request)
             if not core.has_ready():
                 break
             self._take_ready(now, core.ready())
         for to, forward, bodies in self._origin.forwards(now):
-            self._post(to, forward, bodies)
+            self._outbox.post(to, forward, bodies)
 
     def _watch_leadership(self, now: int, after: Leadership) -> None:
         before, self._leadership = self._leadership, after
@@ -329,11 +332,11 @@ class Replica:
         for state in ready.reads:
             answer = self._reads.confirmed(state)
             if answer is not None:
-                self._post(*answer)
+                self._outbox.post(*answer)
         for token in ready.reads_failed:
             self._reads.failed(token)
         for peer in ready.snapshots_for:
-            self.catchup.snapshots.offer(now, peer)
+            self.catchup.giving.offer(now, peer)
         if ready.commit_index < self._commit_index:
             raise InvariantBroken(f"{self._commit_index} was committed, now {ready.commit_index}")
         self._commit_index = ready.commit_index
@@ -354,16 +357,8 @@ class Replica:
     def _take_send(self, send: Send) -> None:
         if send.entries:
             self._loading.fill(send)
-            return
-        self._send_entries(send, ())
-
-    def _send_entries(self, send: Send, entries: Sequence[StoredEntry]) -> None:
-        """Put a core's message on its way with these of its entries."""
-        refs = [EntryRef(stored.index, stored.epoch) for stored in entries]
-        header = self._codec.encode(send.message, refs)
-        bulk = bool(entries) or type(send.message) not in self._agreement.control_messages
-        outgoing = Outgoing(send.to, header, [stored.data for stored in entries], bulk)
-        self._outbox.send_after(send.after_write_id, outgoing)
+        else:
+            self._outbox.send(send, ())
 
     # -- delivery ------------------------------------------------------------------------------
 
@@ -437,13 +432,6 @@ class Replica:
             open_ones += completion.tickets
         return unsequenced, open_ones, self._reads.drain() + self.catchup.drain()
 
-    def _post(self, to: str, message: Message, parts: Sequence[bytes] = ()) -> None:
-        self._outbox.send(Outgoing(to, self._codec.encode(message), parts, bool(parts)))
-
-    def _post_after_writes(self, to: str, message: Message) -> None:
-        outgoing = Outgoing(to, self._codec.encode(message), (), bulk=False)
-        self._outbox.send_after_all(outgoing, more=self._introduction.has_changes)
-
     def _arrived(self, refs: Sequence[EntryRef], parts: Sequence[bytes]) -> list[Meta]:
         """Stage the entries beside a message; what the core sees of them."""
         if len(refs) != len(parts):
@@ -482,7 +470,7 @@ class Replica:
             ),
             snapshot=self.catchup.snapshots.status(),
             transfer=self.catchup.receiving.status(),
-            readers=self.catchup.readers,
+            readers=self.catchup.readers.offsets,
         )
 
 

@@ -1,15 +1,11 @@
-"""The snapshots of this node: written piece by piece, and given to whoever needs one.
+"""The snapshots of this node: written piece by piece, the newest of them kept.
 
 Rules of this file:
 
-1. A snapshot is offered once it is whole and on the disk, and never before.
-2. The newest is kept. An older one is kept while somebody takes it, and no longer.
-3. Whoever takes a snapshot pulls it, part by part: a sender remembers nothing of it but a pin,
-   which lapses by itself.
-4. What lies above a pinned snapshot is not compacted, for whoever took it needs that next.
-5. An offer is made when the core asks for one, and never else. A follower in Raft tells its leader
-   that it has what was installed; that is true of this term's leader only because the offer
-   answered a refusal in this term (figure 8: an older leader may lack what is committed since).
+1. Of what comes too late nothing is written: neither the pieces nor the header of a snapshot that
+   stands for no more than the newest one. Its tickets come back all the same.
+2. The newest is kept. An older one is kept until the newest is on the disk and nobody takes the
+   older one any more.
 """
 
 from __future__ import annotations
@@ -17,27 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replog.entry import INTEGER_MAX
-from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
-from replog.replica.effects import LoadPart, SnapshotStatus, Stored
-from replog.snapshot import encode_snapshot
-from replog.store.interface import StoredSnapshot
+from replog.replica.effects import SnapshotStatus, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence, Set
 
-    from replog.agreement import Message
-    from replog.replica.effects import PartOfPiece, Ticket
-    from replog.replica.loads import Loads
-    from replog.store.interface import StoredPiece
-
-    Post = Callable[[str, Message, Sequence[bytes]], None]
-
-PIN_MS = 10_000
-"""A snapshot that nobody asks for a part of for so long is let go."""
-TAKING_MS_MAX = 1000
-"""Who asks for no part for so long has what it wanted, or has given up."""
-PINS_MS_MAX = 3_600_000
-"""And however often somebody asks: an hour after it was first offered to that node."""
+    from replog.replica.effects import Ticket
+    from replog.store.interface import StoredPiece, StoredSnapshot
 
 
 class Written(NamedTuple):
@@ -64,28 +46,16 @@ class _Issued(NamedTuple):
     piece_bytes: int
 
 
-class _Pin(NamedTuple):
-    """Somebody takes a snapshot."""
-
-    stored: StoredSnapshot
-    first_offered: int
-    until: int
-
-
 class Snapshots:
     """What of snapshots is on this disk, or on its way there."""
 
-    def __init__(
-        self, newest: StoredSnapshot | None, loads: Loads, part_bytes_max: int, post: Post
-    ) -> None:
+    def __init__(self, newest: StoredSnapshot | None) -> None:
         self.newest = newest
         """Whole, and on its way to the disk at least."""
+        self.durable_newest = newest
+        """The newest that is whole on the disk."""
         self.disk_bytes_free = INTEGER_MAX
         """Set by the host: what the pieces of snapshots may take more of its disk."""
-        self._durable = newest
-        self._loads = loads
-        self._part_bytes_max = part_bytes_max
-        self._post = post
         self._dropped: list[int] = []
         self._pieces: list[StoredPiece] = []
         self._sealed: StoredSnapshot | None = None
@@ -94,10 +64,6 @@ class Snapshots:
         self._issued: list[_Issued] = []
         self._old: dict[int, StoredSnapshot] = {}
         """Whole ones that are not the newest any more and still there."""
-        self._pins: dict[str, _Pin] = {}
-        """By node."""
-
-    # -- writing -------------------------------------------------------------------------------
 
     @property
     def has_changes(self) -> bool:
@@ -125,11 +91,10 @@ class Snapshots:
         unwritten += sum([issued.piece_bytes for issued in self._issued])
         return unwritten + size <= self.disk_bytes_free
 
-    def stage(self, piece: StoredPiece, ticket: Ticket | None = None) -> None:
-        """Write one piece; the ticket comes back once it is on the disk."""
+    def stage(self, piece: StoredPiece, ticket: Ticket) -> None:
+        """Write one piece; the ticket comes back once it is on the disk, or see rule 1."""
         self._pieces.append(piece)
-        if ticket is not None:
-            self.tell(ticket, None)
+        self.tell(ticket, None)
 
     def drop(self, snapshot_id: int) -> None:
         """Remove what there is of a snapshot that is not whole."""
@@ -176,7 +141,7 @@ class Snapshots:
         told: list[Stored] = []
         while self._issued and self._issued[0].batch_id <= batch_id:
             issued = self._issued.pop(0)
-            self._durable = issued.newest
+            self.durable_newest = issued.newest
             told += issued.tickets
         return told
 
@@ -190,63 +155,18 @@ class Snapshots:
             self._old[self.newest.snapshot_id] = self.newest
         self.newest = stored
 
-    # -- giving --------------------------------------------------------------------------------
-
-    @property
-    def pinned_index(self) -> int | None:
-        """Entries above this one are needed behind a snapshot that somebody takes."""
-        return min([pin.stored.snapshot.index for pin in self._pins.values()], default=None)
-
-    def offer(self, now: int, peer: str) -> None:
-        """A node that lacks what is compacted here: name what it can have instead, and go on
-        naming that while it is taking it."""
-        stored = self._durable
-        if stored is None:
+    def let_go(self, kept: Set[int]) -> None:
+        """Drop what is whole and nobody needs any more: neither the newest nor one of these ids. A
+        snapshot that is on its way to the disk replaces nothing yet."""
+        if not self._old or self.durable_newest is not self.newest:
             return
-        pin = self._pins.get(peer)
-        if pin is not None and now < pin.until - PIN_MS + TAKING_MS_MAX:
-            stored = pin.stored
-        elif pin is None or pin.stored is not stored:
-            self._pins[peer] = _Pin(stored, now, now + PIN_MS)
-        header = encode_snapshot(stored.snapshot)
-        self._post(peer, OfferSnapshot(stored.snapshot_id), [header])
-
-    def fetched(self, now: int, sender: str, fetch: FetchPiece) -> None:
-        """Somebody wants a part. Of what is not offered (any more) nothing is said, not even by a
-        new offer: see rule 5."""
-        pin = self._pins.get(sender)
-        if pin is None or pin.stored.snapshot_id != fetch.snapshot_id:
-            return
-        self._pins[sender] = pin._replace(until=now + PIN_MS)
-        load = LoadPart(*fetch, self._part_bytes_max)
-        self._loads.ask(load, lambda _, part: self._give(sender, fetch, part))
-
-    def _give(self, to: str, fetch: FetchPiece, part: PartOfPiece | None) -> None:
-        if part is not None:
-            message = SnapshotPart(*fetch, part.piece_size, part.piece_crc)
-            self._post(to, message, [part.data])
-
-    @property
-    def deadline(self) -> int | None:
-        """When `let_go` is due."""
-        return min([pin.until for pin in self._pins.values()]) if self._pins else None
-
-    def let_go(self, now: int) -> None:
-        """Drop what nobody needs any more. A snapshot that is on its way to the disk replaces
-        nothing yet."""
-        for peer, pin in list(self._pins.items()):
-            if now >= min(pin.until, pin.first_offered + PINS_MS_MAX):
-                del self._pins[peer]
-        if not self._old or self._durable is not self.newest:
-            return
-        kept = {pin.stored.snapshot_id for pin in self._pins.values()}
         for snapshot_id in [held for held in self._old if held not in kept]:
             del self._old[snapshot_id]
             self._dropped.append(snapshot_id)
 
     def status(self) -> SnapshotStatus | None:
         """The newest whole one that is on the disk."""
-        if self._durable is None:
+        if self.durable_newest is None:
             return None
-        snapshot = self._durable.snapshot
+        snapshot = self.durable_newest.snapshot
         return SnapshotStatus(snapshot.index, snapshot.position.offset, snapshot.size)

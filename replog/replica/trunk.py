@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from replog.replica.introduction import Introduction
     from replog.replica.machines import MachineComparison
     from replog.replica.origin import Origin
+    from replog.replica.outbox import Outbox
     from replog.replica.reads import Reads
     from replog.store.interface import Identity
 
@@ -54,10 +55,7 @@ class Parts(NamedTuple):
     machines: MachineComparison
     introduction: Introduction
     catchup: Catchup
-    post: Callable[[str, Message], None]
-    """Sends a message that promises nothing."""
-    post_after_writes: Callable[[str, Message], None]
-    """Sends a message once everything decided so far is durable."""
+    outbox: Outbox
 
 
 class Trunk:
@@ -111,7 +109,7 @@ class Trunk:
         if not parts.intake.is_open:
             leadership = parts.core.leadership
             if leadership.leader != parts.identity.node:
-                parts.post(sender, NotLeader(leadership.leader))
+                parts.outbox.post(sender, NotLeader(leadership.leader))
             return
         sequence = message.first_sequence
         for count, body in zip(message.counts, bodies, strict=True):
@@ -125,7 +123,7 @@ class Trunk:
     def _answer_expected(self, node: str, life: int) -> None:
         parts = self._parts
         expected = parts.intake.expected(node, life)
-        parts.post(node, Expected(life, expected))
+        parts.outbox.post(node, Expected(life, expected))
 
     def _expected(self, _: int, sender: str, message: Expected) -> None:
         parts = self._parts
@@ -146,11 +144,11 @@ class Trunk:
 
     def _compare_digest(self, _: int, sender: str, message: CompareDigest) -> None:
         digest = self._parts.delivery.digest_at(message.index)
-        self._parts.post(sender, DigestAnswer(message.index, digest))
+        self._parts.outbox.post(sender, DigestAnswer(message.index, digest))
 
     def _digest_answer(self, _: int, sender: str, message: DigestAnswer) -> None:
         for to, verdict in self._parts.comparison.answered(sender, message):
-            self._parts.post(to, verdict)
+            self._parts.outbox.post(to, verdict)
 
     def _diverged(self, _: int, __: str, message: Diverged) -> None:
         digest = self._parts.delivery.digest_at(message.index)
@@ -161,7 +159,9 @@ class Trunk:
         self._parts.machines.heard(sender, message)
 
     def _meet(self, _: int, sender: str, message: Meet) -> None:
-        self._parts.post_after_writes(sender, Met(message.store_id))
+        parts = self._parts
+        met = Met(message.store_id)
+        parts.outbox.post_after_all(sender, met, more=parts.introduction.has_changes)
 
     def _met(self, _: int, sender: str, message: Met) -> None:
         self._parts.introduction.met(sender, message)
@@ -170,7 +170,7 @@ class Trunk:
         self._parts.introduction.refused(sender, message)
 
     def _fetch_piece(self, now: int, sender: str, message: FetchPiece) -> None:
-        self._parts.catchup.snapshots.fetched(now, sender, message)
+        self._parts.catchup.giving.fetched(now, sender, message)
 
     def _take_of_snapshot(
         self, now: int, sender: str, message: OfferSnapshot | SnapshotPart, bodies: Sequence[bytes]

@@ -151,18 +151,18 @@ class Keeper:
         def say(replica: Replica, _: int) -> None:
             catchup = replica.catchup
             offset: int | None
-            if name not in catchup.readers:
-                offset = catchup.begin_reader(name)
+            if name not in catchup.readers.offsets:
+                offset = catchup.readers.begin(name)
             elif draw < FORGETS:
                 offset = None
             else:
-                offset = catchup.readers[name]
+                offset = catchup.readers.offsets[name]
                 offset += int(draw * max(0, catchup.position.offset - offset))
             self._world.tally["words of readers"] += 1
             self._world.trace.record(self._node, "reader", name, offset)
             self._said[name].append(offset)
             ticket = ReaderTicket(name, len(self._said[name]) - 1)
-            catchup.acknowledge(name, offset, ticket)
+            catchup.readers.acknowledge(name, offset, ticket)
 
         self._ask(say)
 

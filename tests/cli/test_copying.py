@@ -39,7 +39,9 @@ def test_a_backup_is_looked_at_like_any_log(run: Run, tmp_path: Path, agreement:
     machine = ("--machine", "replog.machines:KeyValue")
     assert fields_of(run, "replay", copy, *machine)["digest"] == state_at(30)
     assert fields_of(run, "inspect", copy)["backup"] is True
-    assert "cluster      none: this is a backup\n" in run("inspect", copy).stdout
+    shown = run("inspect", copy).stdout
+    assert "cluster      none: this is a backup\n" in shown
+    assert "waits for" not in shown
     assert run("export", copy).stdout == run("export", one).stdout
 
 

@@ -11,6 +11,7 @@ from tests.planted.bug import Bug, Edit
 
 CATCHUP = "replog/replica/catchup.py"
 COMPACTION = "replog/replica/compaction.py"
+GIVING = "replog/replica/giving.py"
 RECEIVING = "replog/replica/receiving.py"
 SNAPSHOTS = "replog/replica/snapshots.py"
 REPLICA = "replog/replica/replica.py"
@@ -229,7 +230,7 @@ BUGS = (
         "a leader counts what it does not have",
         (
             Edit(
-                SNAPSHOTS,
+                GIVING,
                 "        if pin is None or pin.stored.snapshot_id != fetch.snapshot_id:\n"
                 "            return\n",
                 "        if pin is None or pin.stored.snapshot_id != fetch.snapshot_id:\n"
@@ -243,7 +244,7 @@ BUGS = (
         (
             Edit(
                 CATCHUP,
-                "        if self.snapshots.pinned_index is not None:\n",
+                "        if self.giving.pinned_index is not None:\n",
                 "        if False:\n",
             ),
         ),
@@ -261,6 +262,6 @@ BUGS = (
     Bug(
         "a named reader that begins during a look keeps nothing",
         READER,
-        (Edit(COMPACTION, "        if self._reader_began:\n", "        if False:\n"),),
+        (Edit(COMPACTION, "        if self._outdated:\n", "        if False:\n"),),
     ),
 )

@@ -14,9 +14,10 @@ from replog.messages import FetchPiece, OfferSnapshot, SnapshotPart
 from replog.quorum import majorities
 from replog.replica.compaction import CHECK_MS, ENTRIES_PER_STEP_MAX, Compaction, Needed
 from replog.replica.effects import LoadDigest, LoadDroppable, LoadPart, PartOfPiece
+from replog.replica.giving import PIN_MS, TAKING_MS_MAX, Giving
 from replog.replica.loads import Loads
 from replog.replica.receiving import SILENCES_MAX, Receiving
-from replog.replica.snapshots import PIN_MS, TAKING_MS_MAX, Snapshots, Written
+from replog.replica.snapshots import Snapshots, Written
 from replog.retention import Droppable, Retention
 from replog.snapshot import NO_BASE, Position, Snapshot, StateDigest, encode_snapshot
 from replog.store.interface import StoredPiece, StoredSnapshot
@@ -71,7 +72,7 @@ class Laggard:
         self.core = Core()
         self.posted = Posted()
         self.loads = Loads()
-        self.snapshots = Snapshots(None, self.loads, PART_BYTES, self.posted)
+        self.snapshots = Snapshots(None)
         self.receiving = Receiving(
             self.core,  # type: ignore[arg-type]
             MEMBERSHIP,
@@ -295,102 +296,107 @@ def test_a_header_of_another_membership_or_of_no_sense_is_a_fault() -> None:
             laggard.receiving.offered(1, "n2", OfferSnapshot(7), header, 0)
 
 
-def sealed(posted: Posted, *indexes: int) -> Snapshots:
-    snapshots = Snapshots(None, Loads(), PART_BYTES, posted)
-    for number, index in enumerate(indexes, start=1):
-        snapshots.seal(StoredSnapshot(index << 1, snapshot(index)))
-        snapshots.take_changes(number)
-        snapshots.durable(number)
-    return snapshots
+class Giver:
+    """A node that gives."""
+
+    def __init__(self, newest: StoredSnapshot | None = None) -> None:
+        self.posted = Posted()
+        self.loads = Loads()
+        self.snapshots = Snapshots(newest)
+        self.giving = Giving(
+            self.snapshots, self.loads, part_bytes_max=PART_BYTES, post=self.posted
+        )
+
+    def seal(self, *indexes: int) -> None:
+        """Keep these snapshots, one after the other."""
+        for index in indexes:
+            self.snapshots.seal(StoredSnapshot(index << 1, snapshot(index)))
+            self.snapshots.take_changes(index)
+            self.snapshots.durable(index)
 
 
 def test_a_snapshot_is_offered_once_it_is_on_the_disk() -> None:
-    posted = Posted()
-    snapshots = Snapshots(None, Loads(), PART_BYTES, posted)
+    giver = Giver()
     stored = StoredSnapshot(18, snapshot(9))
-    snapshots.seal(stored)
-    snapshots.offer(1, "n3")
-    snapshots.take_changes(1)
-    snapshots.offer(1, "n3")
-    assert posted.take() == []
-    snapshots.durable(1)
-    snapshots.offer(1, "n3")
-    assert posted.take() == [("n3", OfferSnapshot(18), (encode_snapshot(stored.snapshot),))]
+    giver.snapshots.seal(stored)
+    giver.giving.offer(1, "n3")
+    giver.snapshots.take_changes(1)
+    giver.giving.offer(1, "n3")
+    assert giver.posted.take() == []
+    giver.snapshots.durable(1)
+    giver.giving.offer(1, "n3")
+    assert giver.posted.take() == [("n3", OfferSnapshot(18), (encode_snapshot(stored.snapshot),))]
 
 
 def test_parts_are_given_of_what_was_offered() -> None:
-    posted, loads = Posted(), Loads()
-    snapshots = Snapshots(StoredSnapshot(18, snapshot(9)), loads, PART_BYTES, posted)
-    snapshots.offer(1, "n3")
-    posted.take()
-    snapshots.fetched(1, "n3", FetchPiece(18, 2, 60))
-    ((load_id, load),) = loads.take()
+    giver = Giver(StoredSnapshot(18, snapshot(9)))
+    giver.giving.offer(1, "n3")
+    giver.posted.take()
+    giver.giving.fetched(1, "n3", FetchPiece(18, 2, 60))
+    ((load_id, load),) = giver.loads.take()
     assert load == LoadPart(18, 2, 60, PART_BYTES)
-    loads.answer(1, load_id, PartOfPiece(b"b" * 40, 100, 5))
-    assert posted.take() == [("n3", SnapshotPart(18, 2, 60, 100, 5), (b"b" * 40,))]
+    giver.loads.answer(1, load_id, PartOfPiece(b"b" * 40, 100, 5))
+    assert giver.posted.take() == [("n3", SnapshotPart(18, 2, 60, 100, 5), (b"b" * 40,))]
 
 
 def test_whoever_asks_for_what_is_gone_gets_no_offer_that_the_core_did_not_want() -> None:
     """The core of Raft answers a refusal in its own term; anything else might be installed under an
     older leader, which would then count what it does not have."""
-    posted, loads = Posted(), Loads()
-    snapshots = Snapshots(StoredSnapshot(18, snapshot(9)), loads, PART_BYTES, posted)
-    snapshots.fetched(1, "n3", FetchPiece(18, 1, 0))
-    snapshots.offer(1, "n3")
-    posted.take()
-    snapshots.fetched(1, "n3", FetchPiece(4, 1, 0))
-    assert posted.take() == []
-    assert loads.take() == []
+    giver = Giver(StoredSnapshot(18, snapshot(9)))
+    giver.giving.fetched(1, "n3", FetchPiece(18, 1, 0))
+    assert giver.posted.take() == []
+    giver.giving.offer(1, "n3")
+    giver.posted.take()
+    giver.giving.fetched(1, "n3", FetchPiece(4, 1, 0))
+    assert giver.posted.take() == []
+    assert giver.loads.take() == []
 
 
 def test_an_older_snapshot_is_kept_while_somebody_takes_it() -> None:
-    posted = Posted()
-    snapshots = sealed(posted, 9)
-    snapshots.offer(1, "n3")
-    snapshots.seal(StoredSnapshot(24, snapshot(12)))
-    assert snapshots.take_changes(2).dropped == []
-    snapshots.durable(2)
-    snapshots.fetched(TAKING_MS_MAX, "n3", FetchPiece(18, 1, 0))
-    snapshots.let_go(PIN_MS)
-    assert snapshots.pinned_index == 9
-    assert snapshots.take_changes(3).dropped == []
-    snapshots.let_go(TAKING_MS_MAX + PIN_MS)
-    assert snapshots.pinned_index is None
-    assert snapshots.take_changes(4).dropped == [18]
+    giver = Giver()
+    giver.seal(9)
+    giver.giving.offer(1, "n3")
+    giver.seal(12)
+    giver.giving.fetched(TAKING_MS_MAX, "n3", FetchPiece(18, 1, 0))
+    giver.giving.let_go(PIN_MS)
+    assert giver.giving.pinned_index == 9
+    assert giver.snapshots.take_changes(13).dropped == []
+    giver.giving.let_go(TAKING_MS_MAX + PIN_MS)
+    assert giver.giving.pinned_index is None
+    assert giver.snapshots.take_changes(14).dropped == [18]
 
 
 def test_an_older_snapshot_is_kept_until_the_newer_one_is_on_the_disk() -> None:
-    snapshots = sealed(Posted(), 9)
+    snapshots = Snapshots(StoredSnapshot(18, snapshot(9)))
     snapshots.installs(StoredSnapshot(24, snapshot(12)))
-    snapshots.let_go(0)
+    snapshots.let_go(set())
     assert snapshots.take_changes(2).dropped == []
     snapshots.durable(2)
-    snapshots.let_go(0)
+    snapshots.let_go(set())
     assert snapshots.take_changes(3).dropped == [18]
 
 
 def test_whoever_has_taken_one_and_lacks_more_is_offered_the_newest() -> None:
-    posted = Posted()
-    snapshots = sealed(posted, 9)
-    snapshots.offer(1, "n3")
-    snapshots.seal(StoredSnapshot(24, snapshot(12)))
-    snapshots.take_changes(2)
-    snapshots.durable(2)
-    snapshots.offer(2, "n3")
-    snapshots.offer(2 + TAKING_MS_MAX, "n3")
-    offered = [message for _, message, _ in posted.take()]
+    giver = Giver()
+    giver.seal(9)
+    giver.giving.offer(1, "n3")
+    giver.seal(12)
+    giver.giving.offer(2, "n3")
+    giver.giving.offer(2 + TAKING_MS_MAX, "n3")
+    offered = [message for _, message, _ in giver.posted.take()]
     assert offered == [OfferSnapshot(18), OfferSnapshot(18), OfferSnapshot(24)]
 
 
 def test_a_snapshot_that_came_too_late_is_dropped() -> None:
-    snapshots = sealed(Posted(), 12)
-    snapshots.stage(StoredPiece(18, 1, b"x"))
+    snapshots = Snapshots(StoredSnapshot(24, snapshot(12)))
+    snapshots.stage(StoredPiece(18, 1, b"x"), "piece")
     snapshots.seal(StoredSnapshot(18, snapshot(9)), "ticket")
     changes = snapshots.take_changes(2)
     assert changes.sealed is None
     assert list(changes.pieces) == []
     assert list(changes.dropped) == [18]
-    ((ticket, newest),) = snapshots.durable(2)
+    (piece, (ticket, newest)) = snapshots.durable(2)
+    assert piece == ("piece", None)
     assert (ticket, newest.index) == ("ticket", 12)
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from raftlog import Raft
 from raftlog.messages import Heartbeat, HeartbeatReply
 from replog.agreement import Restored
+from replog.config import Limits
 from replog.entry import Epoch
+from replog.loads import carry_out
 from replog.messages import ReadAnswer, ReadRequest
+from replog.replica.catchup import CompactionPolicy
 from replog.replica.compaction import Compaction, Needed
 from replog.replica.effects import LoadDroppable
 from replog.replica.loads import Loads
 from replog.replica.reads import Reads
+from replog.replica.replica import Replica
 from replog.retention import Droppable, Retention, droppable
 from replog.snapshot import NO_BASE, Position
 from replog.store.interface import Batch, Delivered, StoredEntry, StoredWrite
@@ -66,7 +72,7 @@ def test_a_named_reader_that_begins_while_the_log_is_looked_at_keeps_what_it_nee
     compaction.delivered(0, 10, 1000)
     compaction.look(0, 0, lambda: Needed(10, None))
     ((load_id, _),) = loads.take()
-    compaction.reader_begins()
+    compaction.needs_more()
     loads.answer(0, load_id, Droppable(9, 9))
     assert not compaction.has_step
     assert compaction.first_offset == 0
@@ -83,3 +89,41 @@ def test_a_named_reader_that_is_not_stored_yet_counts() -> None:
     store = log_of_ten()
     assert droppable(store, retention, 0, 10) == Droppable(9, 9)
     assert droppable(store, retention, 0, 10, 4) == Droppable(4, 4)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_machine_that_is_attached_while_the_log_is_looked_at_keeps_all_of_it(
+    answered: bool,
+) -> None:
+    """No header may stand for what was found, and no machine's snapshot did: the store refused the
+    step, and the node stopped."""
+    policy = CompactionPolicy(Retention(records_max=10))
+    store = MemoryStore(
+        MemoryDisk(bytes(16)),
+        node="n1",
+        cluster_id=bytes(16),
+        agreement="raft",
+        membership=AGREEMENT.membership({"n1"}),
+        unix_ms=0,
+    )
+    replica = Replica(AGREEMENT, store.restore(), Limits(), 0, Random(0), policy=policy)
+    attached = False
+    for now in range(0, 6000, 20):
+        replica.submit_records([b"x"], [now], 1)
+        replica.tick(now)
+        effects = replica.step(now, now)
+        if effects.batch is not None:
+            store.commit([effects.batch[1]])
+            replica.durable(now, effects.batch[0])
+        for load_id, load in effects.loads:
+            found = carry_out(store, load)
+            attaches = not attached and found.index > 0
+            attached |= attaches
+            if attaches and not answered:
+                replica.catchup.attach_machine()
+            replica.loaded(now, load_id, found)
+            if attaches and answered:
+                replica.catchup.attach_machine()
+    assert attached
+    assert store.base() == NO_BASE
+    assert replica.catchup.first_offset == 0

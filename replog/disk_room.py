@@ -1,51 +1,67 @@
-"""How much more a store may take: its map must never be full within a commit.
-
-::
-
-    nothing               0.8        0.9         0.95        the whole map
-    |----------------------|----------|-----------|-------------|
-     records of the log     snapshots  what could  bookkeeping: votes, positions, compaction
-                                       not be used
+"""How much more a store may take, and how large the map is that it is kept in.
 
 Rules of this file:
 
-1. Pages that were never used are counted on to the last one.
-2. Of pages that were freed a part is not counted on: a reader may still see some, and an entry of
-   many pages needs as many in a row.
-3. If the file grows all the same, they could not be used: near its end nothing is counted on.
-4. A snapshot finds room where records find none, for it lets records go.
+1. What counts is what is live. The pages of what was dropped are used again.
+2. They are not while somebody reads for long (a backup does): then the file grows instead, and
+   nothing more is taken once it has grown to the bound of what may be live. It never shrinks.
+3. A commit must never meet the end of the map. So that is far behind: for what is on its way when
+   the bound is met, for bookkeeping while somebody reads, for holes between large entries.
+4. A snapshot finds room where records find none, for it lets records go. Records leave room for the
+   next one: as much as the last one took.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from replog.entry import INTEGER_MAX
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replog.store.interface import Usage
 
 APPENDS_SHARE = 0.8
-"""Of the map, for everything when a record is appended."""
-SNAPSHOTS_SHARE = 0.9
-"""Of the map, for everything when a piece of a snapshot is written."""
-LAST_SHARE = 0.95
-"""Of the map, for the file, however much of it is free."""
-LIVE_SHARE = 0.75
-"""Of what these shares allow, once it is freed pages that are used."""
+"""The part of the bound up to which records are appended."""
+FILE_FACTOR = 2
+"""The file may be so many times as long as what may be live."""
+SMALL_BYTES_MAX = 4096
+SPARE_BYTES = 1 << 30
+"""Of the map, behind that."""
 
 
 class DiskRoom(NamedTuple):
-    """Bytes that a store may grow by; none when below 1."""
+    """Bytes that a store may take more; none when below 1."""
 
     appends: int
     snapshots: int
 
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes of another node's entries are taken. Few always are: without the
+        first entry of its leadership no leader could commit, and nobody would drop anything."""
+        return self.appends > 0 or (self.snapshots > 0 and size <= SMALL_BYTES_MAX)
 
-def disk_room(usage: Usage, map_bytes_max: int) -> DiskRoom:
-    """What a store with this map may still take."""
 
-    def below(share: float) -> int:
-        unused = share * map_bytes_max - usage.file_bytes
-        freed = LIVE_SHARE * share * map_bytes_max - usage.live_bytes
-        return int(max(unused, min(freed, LAST_SHARE * map_bytes_max - usage.file_bytes)))
+UNBOUNDED = DiskRoom(INTEGER_MAX, INTEGER_MAX)
 
-    return DiskRoom(below(APPENDS_SHARE), below(SNAPSHOTS_SHARE))
+
+def map_bytes(map_bytes_max: int) -> int:
+    """The size of the map in which so much may be live: address space, not disk."""
+    return FILE_FACTOR * map_bytes_max + SPARE_BYTES
+
+
+def disk_room(
+    usage: Usage, map_bytes_max: int, snapshot_bytes: int, is_held_back: Callable[[], bool]
+) -> DiskRoom:
+    """What may be added to a store of which `map_bytes_max` may be live.
+
+    `snapshot_bytes` is the size of its newest snapshot. `is_held_back` says whether somebody has
+    been reading for so long that pages are not used again; it is asked only where that counts.
+    """
+    factor = FILE_FACTOR
+    if usage.file_bytes >= map_bytes_max and is_held_back():
+        factor = 1
+    of_file = factor * map_bytes_max - usage.file_bytes
+    appends = int(APPENDS_SHARE * map_bytes_max) - usage.live_bytes - snapshot_bytes
+    return DiskRoom(min(appends, of_file), min(map_bytes_max - usage.live_bytes, of_file))

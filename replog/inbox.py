@@ -41,8 +41,8 @@ def disk_full(bytes_free: int) -> Busy:
     """What is refused for want of room on the disk ends with this."""
     return Busy(
         f"the store may take {max(bytes_free, 0)} bytes more: let it drop what is old (a "
-        f"`Retention`, or a snapshot for one that waits for it), or open the directory with a "
-        f"larger map_bytes_max"
+        f"`Retention`, or a snapshot for one that waits for it), let a backup or reader that holds "
+        f"on to that come to its end, or open the directory with a larger map_bytes_max"
     )
 
 
@@ -69,8 +69,10 @@ class Inbox:
         self.sleeping = False
         """Set by the node before it waits: whoever adds then wakes it."""
         self.disk_bytes_free = 0
-        """Set by the node after each commit: what the store may grow by. Appends that wait count
-        twice against it: a page of LMDB may be half empty."""
+        """What the store may take more. Appends that wait count twice against it: a page of LMDB
+        may be half empty."""
+        self.disk_was_short = False
+        """An append was refused since that was measured."""
         self._wake = wake
         self._bytes_max = pending_bytes_max
         self._lock = threading.Lock()
@@ -125,7 +127,7 @@ class Inbox:
         with self._lock:
             self.check_open()
             if self.disk_bytes_free <= 0:
-                raise disk_full(self.disk_bytes_free)
+                raise self._disk_short()
             self._waiting_for_room.append(pending)
         self._grant_room()
         return pending
@@ -140,8 +142,15 @@ class Inbox:
                 f"await log.room() and append again"
             )
         if 2 * (waiting + size) > self.disk_bytes_free:
-            raise disk_full(self.disk_bytes_free)
+            raise self._disk_short()
         self._added_bytes += size
+
+    def _disk_short(self) -> Busy:
+        """The refusal; the node measures again, for what held back the room may be gone."""
+        self.disk_was_short = True
+        if self.sleeping:
+            self._wake()
+        return disk_full(self.disk_bytes_free)
 
     def disown(self) -> None:
         """In a forked child, where no node runs: refuse everything. Takes no lock, for a thread
@@ -149,6 +158,11 @@ class Inbox:
         self._is_closed = True
         self._failure = StoreFailed("this log was opened before this process was forked")
         self._lock = threading.Lock()
+
+    def set_disk_bytes_free(self, bytes_free: int) -> None:
+        """What the store may take more, as measured now."""
+        self.disk_bytes_free = bytes_free
+        self.disk_was_short = False
 
     def check_open(self) -> None:
         """Raise `Closed` or `NodeStopped` once nothing is taken any more."""

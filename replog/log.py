@@ -14,6 +14,7 @@ import transport as transport_package
 from replog.applier import Applier
 from replog.comparing import Comparing
 from replog.config import Limits
+from replog.disk_room import map_bytes
 from replog.entry import RECORDS_PER_RUN_MAX, check_node_id, pack_run
 from replog.errors import ConfigError, OffsetOutOfRange, ReplogError, TooLarge
 from replog.keeping import Keeping
@@ -215,8 +216,8 @@ class ReplicatedLog:
 
         Raises `ConfigError` for a second machine and for what is none, `Closed` or `NodeStopped`.
         """
-        if not callable(getattr(machine, "apply", None)):
-            raise ConfigError(f"{machine!r} is no machine: it has no `apply`")
+        if isinstance(machine, type) or not callable(getattr(machine, "apply", None)):
+            raise ConfigError(f"{machine!r} is no machine: an object with an `apply` is")
         self._inbox.check_open()
         with self._attaching:
             if self._applier is not None:
@@ -401,7 +402,7 @@ def open(  # noqa: A001 - `replog.open` is what users look for
         agreement=agreement.name,
         membership=membership,
         unix_ms=time.time_ns() // 1_000_000,
-        map_bytes_max=limits.map_bytes_max,
+        map_bytes_max=map_bytes(limits.map_bytes_max),
     )
     restoration = store.restore()
     policy = catchup.CompactionPolicy(retention, with_state=snapshots is not None)

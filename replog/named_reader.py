@@ -166,10 +166,13 @@ class Readers:
 
     def _wait_for_turn(self, name: str, row: _Row) -> Pending[None]:
         """With the lock held: the write that comes after the one under way."""
-        if row.waiting is None:
-            waiting = row.waiting = Pending()
-            row.saved.add_done_callback(lambda _: self._write_waiting(name, row, waiting))
-        return row.waiting
+        waiting = row.waiting
+        if waiting is None:
+            begun: Pending[None] = Pending()
+            row.waiting = waiting = begun
+            # Which may run the callback at once.
+            row.saved.add_done_callback(lambda _: self._write_waiting(name, row, begun))
+        return waiting
 
     def _write_waiting(self, name: str, row: _Row, waiting: Pending[None]) -> None:
         """What was before it is durable, or never will be."""

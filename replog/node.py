@@ -206,6 +206,8 @@ class Node:
             self._send(replica.released())
         for received in self._transport.receive():
             replica.receive(now, *received)
+        if self.inbox.disk_was_short or self._replica.disk_is_full:
+            self._measure_disk()  # who read for long may be gone, and no commit comes of that
         self._take_inbox()
         deadline = replica.deadline
         if deadline is not None and now >= deadline:
@@ -236,10 +238,12 @@ class Node:
         self._measure_disk()
 
     def _measure_disk(self) -> None:
-        room = disk_room(self._store.usage(), self._map_bytes_max)
-        self.inbox.disk_bytes_free = room.appends
-        self._replica.disk_is_full = room.appends <= 0
-        self._replica.catchup.snapshots.disk_bytes_free = room.snapshots
+        newest = self._replica.catchup.snapshots.newest
+        snapshot_bytes = newest.snapshot.size if newest is not None else 0
+        store = self._store
+        room = disk_room(store.usage(), self._map_bytes_max, snapshot_bytes, store.is_held_back)
+        self.inbox.set_disk_bytes_free(room.appends)
+        self._replica.set_disk_room(room)
 
     def _take_inbox(self) -> None:
         if not self.inbox.has_items:
@@ -331,6 +335,7 @@ class Node:
         snapshots = self._replica.catchup.snapshots
 
         def stage(pending: Pending[Any]) -> None:
+            self._measure_disk()
             if snapshots.has_room_for(len(piece.data)):
                 snapshots.stage(piece, pending)
             else:
@@ -402,7 +407,11 @@ class Node:
 
     def status(self, pending: Pending[Any]) -> None:
         """On the node's thread: resolve with the node's status."""
-        resolve(pending, self._replica.status(Counter(self._transport.drops)))
+        status = self._replica.status(Counter(self._transport.drops))
+        if self._replica.disk_is_full:
+            full = f"appends are refused: {disk_full(self.inbox.disk_bytes_free)}"
+            status = status._replace(alarm="; ".join(filter(None, (status.alarm, full))))
+        resolve(pending, status)
 
     # -- the end -------------------------------------------------------------------------------
 

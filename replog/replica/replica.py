@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from replog.agreement import EntryRef, Meta, Restored
 from replog.codec import Codec
+from replog.disk_room import UNBOUNDED, DiskRoom
 from replog.entry import Kind, Run, make_entry, parse_entry
 from replog.errors import InvariantBroken, PeerFault
 from replog.messages import TRUNK_MESSAGES
@@ -71,8 +72,7 @@ class Replica:
         self.faults: Counter[str] = Counter()
         self.last_fault = ""
         """The latest fault of a peer, for whoever looks into it."""
-        self.disk_is_full = False
-        """Set by the host at the store's soft limit: no more records are proposed or accepted."""
+        self._disk_room = UNBOUNDED
         self._identity = identity
         self._membership = membership
         self._limits = limits
@@ -148,13 +148,23 @@ class Replica:
                 self._trunk.receive(now, sender, life, message, parts)
             elif not self._introduction.done:
                 self.faults["not introduced"] += 1
-            elif self.disk_is_full and parts:
+            elif parts and not self._disk_room.takes(sum(map(len, parts))):
                 self.faults["disk full"] += 1
             else:
                 self._core.receive(now, sender, message, self._arrived(refs, parts))
         except PeerFault as fault:
             self.faults["peer fault"] += 1
             self.last_fault = f"{sender}: {fault}"
+
+    def set_disk_room(self, room: DiskRoom) -> None:
+        """Tell what the disk may take more."""
+        self._disk_room = room
+        self.catchup.snapshots.disk_bytes_free = room.snapshots
+
+    @property
+    def disk_is_full(self) -> bool:
+        """Whether no more records are proposed or accepted."""
+        return self._disk_room.appends <= 0
 
     def tick(self, now: int) -> None:
         """Time has passed; due at `deadline`."""

@@ -89,7 +89,7 @@ class Snapshots:
         """Whether the disk can take this many bytes of pieces more."""
         unwritten = sum([len(piece.data) for piece in self._pieces])
         unwritten += sum([issued.piece_bytes for issued in self._issued])
-        return unwritten + size <= self.disk_bytes_free
+        return not size or unwritten + size <= self.disk_bytes_free
 
     def stage(self, piece: StoredPiece, ticket: Ticket) -> None:
         """Write one piece; the ticket comes back once it is on the disk, or see rule 1."""

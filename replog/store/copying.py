@@ -210,8 +210,8 @@ def _copy(
     source, directory = Path(reader.file).parent, Path(os.path.realpath(target))
     try:
         aside = _find_place(source, directory)
+        aside.mkdir(mode=0o700)  # before what removes it: another copy may be made there
         try:
-            aside.mkdir(mode=0o700)
             with _measured(source, aside / DATA_FILE, progress):
                 reader.copy_to(aside)
             copied = _give(aside, owner, reader.map_bytes)

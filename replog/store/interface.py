@@ -224,3 +224,6 @@ class Store(Reader, Protocol):
 
     def usage(self) -> Usage:
         """How much of the map is taken, as of the last commit."""
+
+    def is_held_back(self) -> bool:
+        """Whether somebody reads for so long that what is dropped makes no room meanwhile."""

@@ -64,6 +64,8 @@ __all__ = ["LmdbReader", "LmdbStore", "create_or_open", "open_reader"]
 
 SPARE_BYTES = 1 << 20
 """More than LMDB takes for a transaction beside its rows."""
+HELD_BACK_COMMITS = 64
+"""A transaction that began so many commits ago reads for long: reads of a node are short."""
 ROW_BYTES_MAX = 8192
 """More than LMDB takes for a row beside twice its content: pages are half full at worst."""
 
@@ -115,6 +117,17 @@ class LmdbStore(LmdbReads):
     def usage(self) -> Usage:
         """As `interface.Store.usage`."""
         return self._usage
+
+    def is_held_back(self) -> bool:
+        """As `interface.Store.is_held_back`, by a transaction of any process."""
+        with self._gate:
+            self._environment.reader_check()  # who has died reads no more
+            last = self._environment.info()["last_txnid"]
+            for line in self._environment.readers().splitlines():
+                txn_id = line.split()[-1:]  # after process and thread; none while it does not read
+                if txn_id and txn_id[0].isdigit() and last - int(txn_id[0]) > HELD_BACK_COMMITS:
+                    return True
+        return False
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """As `interface.Store.commit`.

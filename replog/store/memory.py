@@ -206,6 +206,10 @@ class MemoryStore:
         """As `interface.Store.usage`: the bytes of entries and pieces."""
         return Usage(self._disk.used_bytes, self._disk.used_bytes)
 
+    def is_held_back(self) -> bool:
+        """As `interface.Store.is_held_back`: never."""
+        return False
+
     def entries(self, first: int, last: int, bytes_max: int) -> list[StoredEntry]:
         """As `interface.Reader.entries`."""
         self._check()

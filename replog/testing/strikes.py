@@ -8,6 +8,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
+from replog.disk_room import UNBOUNDED, DiskRoom
 from replog.entry import NO_EPOCH
 from replog.store.opening import STORE_ID_BYTES
 from replog.testing.network import links_but
@@ -136,7 +137,7 @@ class Strikes:
 
     def _fill_disk(self, host: Host, *, full: bool) -> None:
         if host.replica is not None:
-            host.replica.disk_is_full = full
+            host.replica.set_disk_room(DiskRoom(0, 0) if full else UNBOUNDED)
 
     def _empty_disk(self, host: Host) -> None:
         self._fill_disk(host, full=False)

@@ -236,7 +236,7 @@ import struct
 import sys
 import time
 
-from tests.transport.fabrics import ZeroMQFabric, header_of, introduce, send
+from tests.transport.fabrics import ZeroMQFabric, header_of, send
 
 GREETING = b"\\xff" + bytes(8) + b"\\x7f\\x03\\x00" + b"NULL".ljust(20, b"\\0") + bytes(32)
 READY = b"\\x05READY\\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
@@ -269,7 +269,7 @@ time.sleep(1.5)
 while n1.receive():
     pass
 n2 = fabric.open("n2")
-introduce(fabric, {"n1": n1, "n2": n2})
+n2.set_peer("n1", n1.address)
 send(n2, "n1", b"a word of a peer")
 while not any(message.header == b"a word of a peer" for message in n1.receive()):
     n1.wait(100)

@@ -47,8 +47,8 @@ class Limits:
     """Machines are compared across nodes every so many records, or every twice, four times ... as
     many where digests would cost more than about 2 % of the time. The same on every node."""
     map_bytes_max: int = 64 * GIB
-    """What may be live in the store: records, snapshots and what belongs to them. Its file may be
-    twice as long for a while: see `replog.disk_room`."""
+    """What may be live in the store: records, snapshots and what belongs to them. Its file grows
+    beyond that where somebody reads for long, or large entries leave holes (`replog.disk_room`)."""
     position_delay_ms: int = 50
     """How long a delivery may stay unwritten: other processes see it on the disk after this."""
     retry_ms: int = 200

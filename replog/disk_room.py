@@ -7,7 +7,9 @@ Rules of this file:
    nothing more is taken once it has grown to the bound of what may be live. It never shrinks.
 3. A commit must never meet the end of the map. So that is far behind: for what is on its way when
    the bound is met, for bookkeeping while somebody reads, for holes between large entries.
-4. A snapshot finds room where records find none, for it lets records go. Records leave room for the
+4. Whoever leads stops proposing at its own bound. What it has under way then must be able to be
+   committed, else nobody would come to drop anything: the others take it beyond theirs.
+5. A snapshot finds room where records find none, for it lets records go. Records leave room for the
    next one: as much as the last one took.
 """
 
@@ -24,31 +26,32 @@ if TYPE_CHECKING:
 
 APPENDS_SHARE = 0.8
 """The part of the bound up to which records are appended."""
-FILE_FACTOR = 2
-"""The file may be so many times as long as what may be live."""
-SMALL_BYTES_MAX = 4096
+MAP_FACTOR = 2
+"""The map is so many times as long as what may be live, and"""
 SPARE_BYTES = 1 << 30
-"""Of the map, behind that."""
+"""so much longer."""
+RESERVE_BYTES = SPARE_BYTES // 2
+"""At the end of the map, for what cannot be refused."""
+IN_FLIGHT_BYTES = 256 << 20
+"""Beyond the bound, for entries of other nodes."""
 
 
 class DiskRoom(NamedTuple):
     """Bytes that a store may take more; none when below 1."""
 
     appends: int
+    """Of records that this node proposes."""
     snapshots: int
-
-    def takes(self, size: int) -> bool:
-        """Whether so many bytes of another node's entries are taken. Few always are: without the
-        first entry of its leadership no leader could commit, and nobody would drop anything."""
-        return self.appends > 0 or (self.snapshots > 0 and size <= SMALL_BYTES_MAX)
+    entries: int
+    """Of what other nodes propose."""
 
 
-UNBOUNDED = DiskRoom(INTEGER_MAX, INTEGER_MAX)
+UNBOUNDED = DiskRoom(INTEGER_MAX, INTEGER_MAX, INTEGER_MAX)
 
 
 def map_bytes(map_bytes_max: int) -> int:
     """The size of the map in which so much may be live: address space, not disk."""
-    return FILE_FACTOR * map_bytes_max + SPARE_BYTES
+    return MAP_FACTOR * map_bytes_max + SPARE_BYTES
 
 
 def disk_room(
@@ -59,9 +62,11 @@ def disk_room(
     `snapshot_bytes` is the size of its newest snapshot. `is_held_back` says whether somebody has
     been reading for so long that pages are not used again; it is asked only where that counts.
     """
-    factor = FILE_FACTOR
+    end = map_bytes(map_bytes_max) - RESERVE_BYTES
     if usage.file_bytes >= map_bytes_max and is_held_back():
-        factor = 1
-    of_file = factor * map_bytes_max - usage.file_bytes
+        end = map_bytes_max
+    of_file = end - usage.file_bytes
     appends = int(APPENDS_SHARE * map_bytes_max) - usage.live_bytes - snapshot_bytes
-    return DiskRoom(min(appends, of_file), min(map_bytes_max - usage.live_bytes, of_file))
+    snapshots = map_bytes_max - usage.live_bytes
+    entries = snapshots + IN_FLIGHT_BYTES
+    return DiskRoom(min(appends, of_file), min(snapshots, of_file), entries)

@@ -148,7 +148,7 @@ class Replica:
                 self._trunk.receive(now, sender, life, message, parts)
             elif not self._introduction.done:
                 self.faults["not introduced"] += 1
-            elif parts and not self._disk_room.takes(sum(map(len, parts))):
+            elif parts and self._disk_room.entries <= 0:
                 self.faults["disk full"] += 1
             else:
                 self._core.receive(now, sender, message, self._arrived(refs, parts))
@@ -163,7 +163,7 @@ class Replica:
 
     @property
     def disk_is_full(self) -> bool:
-        """Whether no more records are proposed or accepted."""
+        """Whether no more records are proposed."""
         return self._disk_room.appends <= 0
 
     def tick(self, now: int) -> None:

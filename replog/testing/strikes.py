@@ -137,7 +137,7 @@ class Strikes:
 
     def _fill_disk(self, host: Host, *, full: bool) -> None:
         if host.replica is not None:
-            host.replica.set_disk_room(DiskRoom(0, 0) if full else UNBOUNDED)
+            host.replica.set_disk_room(DiskRoom(0, 0, 0) if full else UNBOUNDED)
 
     def _empty_disk(self, host: Host) -> None:
         self._fill_disk(host, full=False)

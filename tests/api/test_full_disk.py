@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,10 @@ import replog
 from replog import Busy, Limits, Record, ReplicatedLog, Retention
 from replog.agreement import Agreement
 from replog.machines import KeyValue
-from tests.api.conftest import SECONDS
+from replog.pending import Pending
+from tests.api.conftest import MEMBERS, SECONDS, Cluster
+from tests.store.author import program
+from transport.loopback import LoopbackNetwork
 
 MIB = 1 << 20
 MAP_BYTES = 8 * MIB
@@ -101,6 +105,64 @@ def test_a_full_log_takes_records_again_behind_a_snapshot_of_its_machine(reopen:
     assert kept is not None
     fill_as_room_comes(log, MAP_BYTES // 4)
     assert log.first_offset > 0
+
+
+HOLD = """
+import sys
+from replog.log_reader import LogReader
+from replog.store import layout
+
+with LogReader(sys.argv[1]) as reader, reader._reader.reading(layout.META):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_while_somebody_reads_for_long_a_log_that_has_dropped_is_full_and_not_after(
+    reopen: Open, tmp_path: Path
+) -> None:
+    log = reopen(retention=Retention(bytes_max=1 * MIB))
+    fill(log, bytes_max=MAP_BYTES)
+    with program(HOLD, tmp_path / "alone") as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == "holds\n"
+        assert fill(log, bytes_max=10 * MAP_BYTES) < 9 * MAP_BYTES
+        assert "appends are refused" in log.status().alarm
+        for number in range(100):  # what cannot be refused is not
+            log.reader("slow").ack(log.first_offset + number).result(SECONDS)
+        log.reader("slow").forget().result(SECONDS)
+        holding.communicate("")
+    fill_as_room_comes(log, 2 * MAP_BYTES)
+    assert log.status().alarm == ""
+
+
+def test_a_cluster_whose_disks_were_full_goes_on(tmp_path: Path, layer: Agreement) -> None:
+    """Large records from everywhere, more than fit: what is on its way goes beyond the bound."""
+    settings: dict[str, Any] = {"limits": LIMITS, "retention": Retention(bytes_max=MAP_BYTES // 4)}
+    cluster = Cluster(tmp_path, LoopbackNetwork(), layer)
+    try:
+        for node in MEMBERS:
+            cluster.open(node, **settings)
+        refused, end = 0, time.monotonic() + SECONDS
+        appended: list[Pending[int]] = []
+        while len(appended) * 300_000 < 3 * MAP_BYTES:
+            assert time.monotonic() < end
+            for log in cluster.logs.values():
+                try:
+                    appended.append(log.append(bytes(300_000)))
+                except Busy:
+                    refused += 1
+                    time.sleep(0.001)
+        assert refused > 0
+        cluster.close()
+        cluster = Cluster(tmp_path, LoopbackNetwork(), layer)
+        for node in MEMBERS:
+            cluster.open(node, **settings)
+        for log in cluster.logs.values():
+            log.barrier().result(SECONDS)
+            fill_as_room_comes(log, MAP_BYTES)
+    finally:
+        cluster.close()
 
 
 class Large(KeyValue):

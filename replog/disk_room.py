@@ -30,7 +30,7 @@ MAP_FACTOR = 2
 """The map is so many times as long as what may be live, and"""
 SPARE_BYTES = 1 << 30
 """so much longer."""
-RESERVE_BYTES = SPARE_BYTES // 2
+RESERVE_BYTES = 512 << 20
 """At the end of the map, for what cannot be refused."""
 IN_FLIGHT_BYTES = 256 << 20
 """Beyond the bound, for entries of other nodes."""

@@ -210,7 +210,13 @@ def _copy(
     source, directory = Path(reader.file).parent, Path(os.path.realpath(target))
     try:
         aside = _find_place(source, directory)
-        aside.mkdir(mode=0o700)  # before what removes it: another copy may be made there
+        try:
+            aside.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise WrongStore(f"another copy into {directory} is being made") from error
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         try:
             with _measured(source, aside / DATA_FILE, progress):
                 reader.copy_to(aside)

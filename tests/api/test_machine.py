@@ -179,8 +179,10 @@ def test_a_log_feeds_one_machine(log: ReplicatedLog, listing: Listing) -> None:
     log.attach(listing)
     with pytest.raises(ConfigError, match="machine already"):
         log.attach(Listing())
-    for nothing in (None, 7, "apply"):
-        with pytest.raises(ConfigError, match=f"{nothing!r} is no machine: it has no `apply`"):
+    for nothing in (None, 7, "apply", Listing):
+        with pytest.raises(ConfigError, match="is no machine: an object with an `apply` is"):
+            ConfigError, match=f"{nothing!r} is no machine: an object with an `apply` is"
+        ):
             log.attach(nothing)  # type: ignore[type-var]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import replog
+from replog.disk_room import map_bytes
 from replog.errors import Corruption
 from replog.log_reader import LogReader
 from replog.store import layout
@@ -63,7 +64,7 @@ def test_what_a_log_of_one_node_holds(run: Run, tmp_path: Path, agreement: str) 
     assert sum(size["bytes"] for size in fields["tables"].values()) < fields["used_bytes"]
     assert fields["used_bytes"] <= fields["file_bytes"] <= fields["map_bytes"]
     assert fields["file_bytes"] == (directory / "data.mdb").stat().st_size
-    assert fields["map_bytes"] == replog.Limits().map_bytes_max
+    assert fields["map_bytes"] == map_bytes(replog.Limits().map_bytes_max)
 
 
 def test_what_a_member_of_a_cluster_holds(run: Run, member: Path) -> None:

@@ -78,14 +78,14 @@ def main() -> int:
             shown.stop()
             print(f"no figures: {error}", file=sys.stderr)
             return 1
-    results.show(console, description, figures)
-    if given.write:
+    if given.write:  # before they are shown: they took long
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = ROOT / "benchmarks" / "results" / f"{moment}.json"
         names = ("questions", "agreements", "seconds", "repeats")
         settings = {name: getattr(given, name) for name in names}
         results.write(path, description, settings, figures)
         console.print(f"written to {path.relative_to(ROOT)}")
+    results.show(console, description, figures)
     return 0
 
 

@@ -116,8 +116,9 @@ def _cells(figure: Figure) -> list[str]:
         return [lowest, middle, highest, figure.unit, "", ""]
     sign = ">=" if figure.at_least is not None else "<="
     colour = "green" if figure.meets_bar else "red"
-    ratio = f"[{colour}]{spread(figure.values).median / bar:.2f}[/]"
-    return [lowest, middle, highest, figure.unit, f"{sign} {readable(bar)}", ratio]
+    part = f"{spread(figure.values).median / bar:.2f}" if bar else ""
+    of_it = f"[{colour}]{part or ('met' if figure.meets_bar else 'missed')}[/]"
+    return [lowest, middle, highest, figure.unit, f"{sign} {readable(bar)}", of_it]
 
 
 def readable(value: float) -> str:

@@ -200,6 +200,14 @@ def test_figures_are_shown_and_kept(tmp_path: Path) -> None:
     assert kept["figures"][0]["at_least"] == 60_000
 
 
+@pytest.mark.parametrize(("value", "says"), [(0.0, "met"), (1.0, "missed")])
+def test_a_bar_of_nothing_is_met_or_missed(value: float, says: str) -> None:
+    figure = Figure(question="q", name="elections", unit="", values=(value,), at_most=0)
+    shown = StringIO()
+    results.show(Console(file=shown, width=100), MACHINE, [figure])
+    assert says in shown.getvalue()
+
+
 def test_a_disturbed_run_says_so() -> None:
     for busy, says in ((0.1, False), (1.5, True)):
         shown = StringIO()
